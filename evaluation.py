@@ -1,0 +1,85 @@
+"""Score titles against references: ROUGE-1, ROUGE-2, ROUGE-L and BLEU by characters.
+
+`python evaluation.py --test_file test.tsv` generates the titles first; `python evaluation.py --predictions titles.jsonl
+--references test.tsv` scores those of a file, without TensorFlow. The last line of the output is JSON.
+"""
+
+import csv
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from t5_pegasus import cli
+from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.errors import DataError, OptionError
+from t5_pegasus.examples import Example, read_examples
+from t5_pegasus.files import atomic_text
+from t5_pegasus.locations import DATA_DIR, choose_model_dir
+from t5_pegasus.metrics import METRICS, average, corpus_bleu, score_each
+from t5_pegasus.metrics.predictions import read_predictions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Generate or read the titles, score them and print the scores."""
+    parser = cli.make_parser("Score titles against references. The last line of the output is JSON.")
+    parser.add_argument("--test_file", default=DATA_DIR / "test.tsv", help="pairs to generate titles for and score")
+    parser.add_argument("--predictions", help="score the titles of this .jsonl or .txt file, and generate none")
+    parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
+    parser.add_argument("--output_csv", help="also write every example with its scores to this file")
+    parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
+    parser.add_argument("--weights", help="weights to generate with; found in the usual places if not given")
+    parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
+    parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
+    cli.add_flags(parser, DataConfig, GenerationConfig)
+    flags = parser.parse_args(argv)
+    data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
+    if (flags.predictions is None) != (flags.references is None):
+        raise OptionError("--predictions and --references go together: give both, or --test_file alone")
+
+    pairs_file = flags.test_file if flags.references is None else flags.references
+    examples = list(read_examples(pairs_file, data.text_column, data.summary_column, data.skip_bad_lines))
+    references = [example.title for example in examples]
+    if flags.predictions is None:
+        model_dir = choose_model_dir(flags.model_dir)
+        from t5_pegasus.title import AutoTitle  # TensorFlow comes with it, which scoring alone does not need
+
+        title = AutoTitle.load(model_dir, flags.weights, user_dict=flags.user_dict, output_dir=flags.output_dir)
+        options = {"max_source_length": data.max_source_length, **dataclasses.asdict(generation)}
+        predictions = title.generate([example.content for example in examples], progress=True, **options)
+    else:
+        predictions = read_predictions(flags.predictions)
+        if len(predictions) != len(references):
+            raise DataError(
+                f"{flags.predictions} has titles for {len(predictions)} texts, {pairs_file} {len(references)} pairs to "
+                "score: predict that very file, after taking out the pairs that are twice in it or cannot be used"
+            )
+
+    scores = score_each(predictions, references)
+    if flags.output_csv is not None:
+        write_csv(flags.output_csv, examples, predictions, scores)
+    lengths = (statistics.fmean(map(len, texts)) for texts in (predictions, references))
+    print("{} examples, mean length {:.1f} characters, of the references {:.1f}".format(len(scores), *lengths))
+    print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references)))
+    print("means of", ", ".join(metric.signature for metric in METRICS.values()))
+    print(json.dumps(average(scores)))
+    return 0
+
+
+def write_csv(
+    path: str | Path, examples: Sequence[Example], predictions: Sequence[str], scores: Sequence[dict[str, float]]
+) -> None:
+    """Write a row an example: content, reference, prediction and a column for each score."""
+    with atomic_text(path) as file:
+        file.write("\ufeff")  # without a byte order mark Excel takes the file for the system's old code page
+        writer = csv.writer(file)
+        writer.writerow(["content", "reference", "prediction", *scores[0]])
+        for example, prediction, each in zip(examples, predictions, scores, strict=True):
+            # Half a surrogate pair, which JSON can spell in a prediction and UTF-8 cannot, becomes a question mark.
+            text = prediction.encode(errors="replace").decode()
+            writer.writerow([example.content, example.title, text, *each.values()])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,63 @@
+"""Fine-tune T5-PEGASUS on (content, title) pairs.
+
+`python finetune.py --train_file train.tsv --valid_file valid.tsv` leaves the best weights in `best_model.weights`.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from t5_pegasus import cli
+from t5_pegasus.config import DataConfig, TrainingConfig
+from t5_pegasus.locations import DATA_DIR, FINE_TUNED, choose_model_dir
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, and leave the best epoch's weights in `best_model.weights`."""
+    parser = cli.make_parser("Fine-tune T5-PEGASUS on (content, title) pairs.")
+    parser.add_argument(
+        "--model_dir", help="config.json, vocab.txt and weights; the base model if its weights are there"
+    )
+    parser.add_argument("--weights", help="weights to start from; the pretrained ones of model_dir if not given")
+    parser.add_argument("--train_file", default=DATA_DIR / "train.tsv", type=Path, help="pairs to learn from")
+    parser.add_argument(
+        "--validation_file",
+        "--valid_file",
+        default=DATA_DIR / "valid.tsv",
+        type=Path,
+        help="pairs to choose the best by",
+    )
+    parser.add_argument("--output_dir", default=".", type=Path, help="where best_model.weights and the logs go")
+    parser.add_argument("--user_dict", help="jieba user dictionary")
+    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch in output_dir")
+    cli.add_flags(parser, DataConfig, TrainingConfig)
+    flags = parser.parse_args(argv)
+    data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, TrainingConfig)
+    model_dir = choose_model_dir(flags.model_dir)
+
+    from t5_pegasus.examples import read_examples
+
+    columns = (data.text_column, data.summary_column, data.skip_bad_lines)
+    train = list(read_examples(flags.train_file, *columns))
+    valid = list(read_examples(flags.validation_file, *columns))
+    print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
+
+    from t5_pegasus.model import build_model
+    from t5_pegasus.tokenizer import PegasusTokenizer
+    from t5_pegasus.training import Trainer, precision, seed_everything
+
+    seed_everything(config.seed)
+    rate = config.dropout_rate
+    dropout = {} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
+    with precision(config.mixed_precision):
+        t5 = build_model(model_dir, flags.weights, with_lm="linear", **dropout)
+    tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
+    Trainer(t5, tokenizer, config, data, flags.output_dir).fit(train, valid, flags.resume)
+    if tokenizer.num_truncated:
+        print(f"{tokenizer.num_truncated} texts were cut to max_source_length or max_target_length", file=sys.stderr)
+    print(f"the best weights are in {flags.output_dir / FINE_TUNED}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,34 @@
+"""T5-PEGASUS for Chinese titles and summaries, in Keras and bert4keras.
+
+The public names are loaded when they are first used, so that `import t5_pegasus` brings in neither TensorFlow nor
+jieba's dictionary, and scoring a predictions file never does.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .examples import read_examples
+    from .gap_sentences import pseudo_summary
+    from .metrics import score
+    from .model import build_model
+    from .title import AutoTitle
+    from .tokenizer import PegasusTokenizer
+
+_MODULES = {
+    "AutoTitle": "title",
+    "PegasusTokenizer": "tokenizer",
+    "build_model": "model",
+    "pseudo_summary": "gap_sentences",
+    "read_examples": "examples",
+    "score": "metrics",
+}
+__all__ = ["AutoTitle", "PegasusTokenizer", "build_model", "pseudo_summary", "read_examples", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,70 @@
+"""`python -m t5_pegasus`: which versions are installed, whether they work together, and what to do if not."""
+
+import importlib.metadata
+import platform
+import re
+import sys
+from pathlib import Path
+
+from .locations import ROOT
+
+LOCK = ROOT / "requirements" / "base.txt"
+
+# What a user would ask about; everything else in the lock comes with these.
+PACKAGES = (
+    *("tensorflow", "tf-keras", "keras", "bert4keras", "numpy", "h5py", "safetensors"),
+    *("jieba", "rjieba", "rouge", "nltk", "sacrebleu", "rapidfuzz", "openpyxl", "tqdm", "setuptools"),
+)
+OPTIONAL = {"rjieba": "jieba is used instead, which cuts the same words 16 times as slowly"}
+
+
+def locked_versions(lock: Path) -> dict[str, set[str]]:
+    """Return the versions that a lock file admits for each package; several where they depend on the Python."""
+    versions: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^ \\;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE):
+        versions.setdefault(name, set()).add(version)
+    return versions
+
+
+def check(lock: Path = LOCK) -> tuple[list[str], list[str]]:
+    """Return (what was found, what is wrong with it), a line each, in plain words."""
+    found, wrong = [f"python {platform.python_version()}"], []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+        wrong.append(f"python is {platform.python_version()}; use 3.11 or 3.12, which the lock is made for")
+    locked = locked_versions(lock) if lock.is_file() else {}
+    for package in PACKAGES:
+        expected = " or ".join(sorted(locked.get(package, ())))
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            if package in OPTIONAL:
+                found.append(f"{package} is not installed: {OPTIONAL[package]}")
+            else:
+                wrong.append(f"{package} is not installed; run `make install`")
+            continue
+        found.append(f"{package} {version}")
+        if expected and version not in locked[package]:
+            wrong.append(f"{package} is {version}, tested with {expected}; run `make install`")
+    if not wrong:
+        try:
+            from . import backend, model  # noqa: F401  the import is the test
+
+            gpus = len(backend.tf.config.list_physical_devices("GPU"))
+            found.append(f"{gpus} GPUs" if gpus else "no GPU: everything runs on the CPU")
+        except Exception as error:  # whatever the reason, the user is to see it as one line
+            wrong.append(f"the packages do not work together: {type(error).__name__}: {error}")
+    return found, wrong
+
+
+def main() -> int:
+    """Print the findings; 0 where nothing is wrong, 1 otherwise."""
+    found, wrong = check()
+    print("\n".join(found))
+    for line in wrong:
+        print(f"wrong: {line}")
+    print("everything fits" if not wrong else f"{len(wrong)} things are wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

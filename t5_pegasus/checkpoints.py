@@ -1,0 +1,201 @@
+"""Weights in and out of files: TensorFlow checkpoints, Keras HDF5, safetensors.
+
+Every weight of the network has one name, its name in a T5 checkpoint (`decoder/block_003/layer_001/…/q`). A format is a
+reader into a dict of such names, a writer from it, and a row in `FORMATS`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from .backend import tf
+from .errors import CheckpointError
+from .files import atomic_path
+
+Weights = dict[str, np.ndarray]
+
+# What training leaves in a TensorFlow checkpoint besides the weights.
+_OPTIMIZER_STATE = ("adam_m", "adam_v", "_slot_m", "_slot_v", "_slot_vc", "_slot_vr", "global_step")
+
+_MOST_NAMED = 3  # variables listed in an error; the rest are counted
+
+
+def load_weights(t5: Any, path: str | Path) -> None:
+    """Load every weight of the network from a file, whichever format it has.
+
+    Args:
+        t5: bert4keras's T5 object, as `build_model` returns it.
+        path: a TensorFlow checkpoint (its prefix, such as `model.ckpt`) with official names of either kind,
+            `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever it is called;
+            a safetensors file of `save_weights`.
+
+    Raises CheckpointError naming what is missing, what is left over and what has another shape (with both shapes).
+    """
+    path = Path(path)
+    variables = named_variables(t5)
+    found = _format_of(path).read(path, t5)
+    problems = [
+        *_listed("lacks", [name for name in variables if name not in found]),
+        *_listed("has, unknown to the model,", [name for name in found if name not in variables]),
+        *_listed(
+            "differs in shape:",
+            [
+                f"{name} {tuple(found[name].shape)} in the file, {tuple(variable.shape)} in the model"
+                for name, variable in variables.items()
+                if name in found and tuple(found[name].shape) != tuple(variable.shape)
+            ],
+        ),
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit the model: it {'; it '.join(problems)}")
+    for name, variable in variables.items():
+        variable.assign(found[name])
+
+
+def save_weights(t5: Any, path: str | Path) -> None:
+    """Save every weight: safetensors for a name in `.safetensors`, a TensorFlow checkpoint for `.ckpt`, else HDF5.
+
+    The file appears whole or not at all. The HDF5 file is what Keras's own `load_weights` reads.
+    """
+    path = Path(path)
+    format_ = next((row for row in FORMATS if path.suffix == row.suffix), HDF5)
+    format_.write(path, t5)
+
+
+def named_variables(t5: Any) -> dict[str, Any]:
+    """Return the network's variables by their official (mT5) names, in bert4keras's order."""
+    return {
+        name: variable
+        for layer, names in t5.variable_mapping().items()
+        if layer in t5.layers
+        for name, variable in zip(names, t5.layers[layer].trainable_weights, strict=True)
+    }
+
+
+def _listed(verb: str, items: list[str]) -> list[str]:
+    if not items:
+        return []
+    rest = f" and {len(items) - _MOST_NAMED} more" if len(items) > _MOST_NAMED else ""
+    return [f"{verb} {', '.join(items[:_MOST_NAMED])}{rest}"]
+
+
+def _transposed_on_disk(weights: Iterable[tuple[str, np.ndarray]]) -> Weights:
+    """Turn the position biases round: T5 checkpoints have [heads, buckets], Keras has [buckets, heads]."""
+    return {name: value.T if "relative_attention_bias" in name else value for name, value in weights}
+
+
+# TensorFlow checkpoints
+
+
+def _read_checkpoint(path: Path, t5: Any) -> Weights:
+    reader = tf.train.load_checkpoint(str(path))
+    names = [name for name in reader.get_variable_to_shape_map() if not name.endswith(_OPTIMIZER_STATE)]
+    if any(".ATTRIBUTES" in name for name in names):
+        raise CheckpointError(
+            f"{path} is a TensorFlow checkpoint of Keras objects, without layer names; "
+            'save the weights again with model.save_weights(path, save_format="h5")'
+        )
+    # T5.1.1 checkpoints say layer_norm where mT5's, from the same code a year later, say rms_norm.
+    return _transposed_on_disk((name.replace("layer_norm", "rms_norm"), reader.get_tensor(name)) for name in names)
+
+
+def _write_checkpoint(path: Path, t5: Any) -> None:
+    values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
+    with atomic_path(path) as temporary:
+        tf.raw_ops.SaveV2(
+            prefix=str(temporary),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[np.ascontiguousarray(value) for value in values.values()],
+        )
+        # The index is renamed last: it is what makes a checkpoint be there.
+        for ending in (".data-00000-of-00001", ".index"):
+            temporary.with_name(temporary.name + ending).replace(path.with_name(path.name + ending))
+    path.unlink()
+
+
+# HDF5, the layout of Keras's save_weights
+
+
+def _read_hdf5(path: Path, t5: Any) -> Weights:
+    mapping = t5.variable_mapping()
+    weights: Weights = {}
+    with h5py.File(path, "r") as file:
+        root = file.get("model_weights", file)
+        for layer in _hdf5_names(root, "layer_names"):
+            values = [root[layer][name][()] for name in _hdf5_names(root[layer], "weight_names")]
+            if values and layer not in mapping:
+                raise CheckpointError(f"{path} has a layer {layer!r}, unknown to the model")
+            names = mapping.get(layer, [])
+            if values and len(values) != len(names):
+                raise CheckpointError(f"{path} has {len(values)} weights in layer {layer!r}, the model {len(names)}")
+            weights.update(zip(names, values, strict=False))
+    return weights
+
+
+def _hdf5_names(group: Any, attribute: str) -> list[str]:
+    """Return a list of names; Keras cuts a list too long for one attribute into `name0`, `name1`, …."""
+    chunks = [group.attrs[attribute]] if attribute in group.attrs else []
+    while f"{attribute}{len(chunks)}" in group.attrs:
+        chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
+    return [name.decode() if isinstance(name, bytes) else str(name) for chunk in chunks for name in chunk]
+
+
+def _write_hdf5(path: Path, t5: Any) -> None:
+    with atomic_path(path) as temporary:
+        t5.model.save_weights(temporary, save_format="h5")
+
+
+# safetensors
+
+
+def _read_safetensors(path: Path, t5: Any) -> Weights:
+    return _transposed_on_disk(safetensors.numpy.load_file(path).items())
+
+
+def _write_safetensors(path: Path, t5: Any) -> None:
+    values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
+    with atomic_path(path) as temporary:
+        safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, temporary)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A kind of weights file: how to know it, read it and write it."""
+
+    suffix: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Any], Weights]
+    write: Callable[[Path, Any], None]
+
+
+def _starts_with(path: Path, offset: int, magic: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(len(magic)) == magic
+
+
+CHECKPOINT = Format(
+    ".ckpt", lambda path: path.with_name(f"{path.name}.index").exists(), _read_checkpoint, _write_checkpoint
+)
+HDF5 = Format(".h5", lambda path: _starts_with(path, 0, b"\x89HDF\r\n\x1a\n"), _read_hdf5, _write_hdf5)
+# A safetensors file begins with the length of its JSON header, in 8 bytes.
+SAFETENSORS = Format(".safetensors", lambda path: _starts_with(path, 8, b"{"), _read_safetensors, _write_safetensors)
+FORMATS = (CHECKPOINT, HDF5, SAFETENSORS)
+
+
+def _format_of(path: Path) -> Format:
+    for format_ in FORMATS:
+        if format_.recognises(path):
+            return format_
+    if path.exists():
+        raise CheckpointError(f"{path} is neither HDF5 nor safetensors nor a TensorFlow checkpoint")
+    raise CheckpointError(f"no weights at {path}")

@@ -1,0 +1,82 @@
+"""Command-line flags made from the config dataclasses, and errors turned into one line and exit code 2."""
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from .errors import PegasusError
+
+Config = TypeVar("Config")
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser that shows defaults and takes no abbreviated flags, which would break as flags are added."""
+    return argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Collection[str] = ()) -> None:
+    """Add a flag `--name` (and one for each alias) for every field of the config dataclasses, a group for each class.
+
+    `only` names the fields that a script has use for; all of them if empty.
+    """
+    for config_class in config_classes:
+        group = parser.add_argument_group(config_class.__name__.removesuffix("Config").lower())
+        hints = typing.get_type_hints(config_class)
+        for field in dataclasses.fields(config_class):
+            if only and field.name not in only:
+                continue
+            names = [f"--{name}" for name in (field.name, *field.metadata["aliases"])]
+            keywords: dict[str, Any] = {"dest": field.name, "default": field.default, "help": field.metadata["help"]}
+            kind = _plain_type(hints[field.name])
+            if kind is bool:
+                keywords["action"] = "store_true"
+            else:
+                keywords["type"] = kind
+                keywords["choices"] = field.metadata["choices"] or None
+                keywords["metavar"] = None if field.metadata["choices"] else kind.__name__.upper()
+            group.add_argument(*names, **keywords)
+
+
+def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config:
+    """Build the config object from the parsed flags; raises what its checks raise (OptionError)."""
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    return config_class(**{name: getattr(flags, name) for name in names if hasattr(flags, name)})
+
+
+def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
+    """Run a script's `main` and exit: 2 with one line for an error of the user's or the system's, 130 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` cleans up as Ctrl-C does
+    try:
+        code = main(None)
+        sys.stdout.flush()
+    except PegasusError as error:
+        code = _fail(str(error))
+    except BrokenPipeError:
+        # The reader of our output has gone (`python test.py … | head`): nothing is left to say, nor anyone to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _plain_type(hint: Any) -> type:
+    """Return `int` for both `int` and `int | None`."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return typing.cast(type, next(kind for kind in kinds if kind is not type(None)))

@@ -1,0 +1,254 @@
+"""T5-PEGASUS as a bert4keras model: built from config.json, exact under padding and in mixed precision.
+
+The network is bert4keras's own T5 (its layers, its weight names); what is changed is listed in `_LAYERS` and in the two
+mixins below it, each with its reason.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from .backend import bert4keras, keras, tf
+from .checkpoints import load_weights, named_variables
+from .config import ModelConfig
+from .errors import CheckpointError
+from .locations import pretrained_weights
+from .tokenizer import read_vocabulary
+
+
+class RMSNorm(bert4keras.layers.LayerNormalization):  # type: ignore[misc]
+    """T5's norm, `x / sqrt(mean(x²) + epsilon) * gamma`, with the statistics in float32.
+
+    bert4keras squares in the compute type, which in float16 overflows above |x| = 256; trained T5 models go beyond.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalise the last axis: float [..., hidden] to the same shape and type."""
+        x = tf.cast(inputs, tf.float32)
+        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return tf.cast(x * tf.cast(self.gamma, tf.float32), inputs.dtype)
+
+
+class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
+    """bert4keras's attention with scores, biases and softmax in float32, whatever the compute type."""
+
+    def pay_attention_to(self, inputs: list[tf.Tensor], mask: Any = None, **kwargs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attend; the signature is bert4keras's.
+
+        Args:
+            inputs: queries [batch, queries, heads, head_size], keys and values [batch, keys, heads, head_size], then
+                the causal mask (bool [queries, keys]) and the position bias [queries, keys, heads], where there are.
+            mask: (unused, bool [batch, keys] or None).
+            kwargs: `a_bias` is true where there is a causal mask, `p_bias` where there is a position bias.
+
+        Returns: attended values [batch, queries, heads, head_size], scores float32 [batch, heads, queries, keys].
+        """
+        query, key, value, *biases = inputs
+        key_mask = mask[1]
+        scores = tf.cast(tf.einsum("bqhd,bkhd->bhqk", query, key), tf.float32)
+        causal_mask = biases.pop(0) if kwargs.get("a_bias") else None
+        if kwargs.get("p_bias"):
+            scores += tf.cast(tf.transpose(biases.pop(0), (2, 0, 1)), tf.float32)
+        visible = None if causal_mask is None else causal_mask[None, None]
+        if key_mask is not None:
+            key_mask = tf.cast(key_mask, tf.bool)[:, None, None, :]
+            visible = key_mask if visible is None else tf.logical_and(visible, key_mask)
+        if visible is not None:
+            # The first position is always visible (see `Embedding` of bert4keras), so no row is -inf throughout.
+            scores = tf.where(visible, scores, -float("inf"))
+        weights = tf.nn.softmax(scores, axis=-1)
+        if self.attention_dropout:
+            weights = self.weights_dropout(weights)
+        return tf.einsum("bhqk,bkhd->bqhd", tf.cast(weights, value.dtype), value), scores
+
+    def build(self, input_shape: Any) -> None:
+        """Create the projections and the dropout; bert4keras makes a new dropout layer at each call."""
+        super().build(input_shape)
+        self.weights_dropout = keras.layers.Dropout(self.attention_dropout or 0)
+
+
+class ZeroPadding(bert4keras.layers.Layer):  # type: ignore[misc]
+    """Set the encoder's output at padding to exactly 0, where `ContextMask` finds it again."""
+
+    def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """Float [batch, source_len, hidden], mask bool [batch, source_len] to the same shape."""
+        return inputs if mask is None else inputs * tf.cast(mask, inputs.dtype)[:, :, None]
+
+
+class ContextMask(bert4keras.layers.Layer):  # type: ignore[misc]
+    """Mask the padding of the decoder's context, so that cross-attention does not see it.
+
+    In `t5.model` the mask comes with the encoder's output. `t5.decoder` alone is fed an array, which has none: there a
+    position that is 0 throughout is padding, and no other is, since the encoder ends in a norm.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the context, float [batch, source_len, hidden], as it is."""
+        return tf.identity(inputs)
+
+    def compute_mask(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """Return bool [batch, source_len]."""
+        return tf.reduce_any(tf.not_equal(inputs, 0), axis=-1) if mask is None else mask
+
+
+# bert4keras's layers and what stands in for them. The weights and their names are the same.
+_LAYERS = {
+    bert4keras.layers.LayerNormalization: RMSNorm,
+    bert4keras.layers.MultiHeadAttention: Attention,
+}
+
+
+class _PegasusMixin:
+    """What encoder and decoder have in common: which layers are built, and from which settings."""
+
+    def __init__(
+        self, relative_attention_num_buckets: int, relative_attention_max_distance: int, **kwargs: Any
+    ) -> None:
+        self.relative_attention_num_buckets = relative_attention_num_buckets
+        self.relative_attention_max_distance = relative_attention_max_distance
+        super().__init__(**kwargs)
+
+    @property
+    def initializer(self) -> Any:
+        """Return zeros: every weight is loaded, or set by `initialize`, once the network stands."""
+        return keras.initializers.Zeros()
+
+    def apply(self, inputs: Any = None, layer: Any = None, arguments: Any = None, **kwargs: Any) -> Any:
+        if layer is keras.layers.Input and len(kwargs["shape"]) == 1:
+            # bert4keras's token inputs are float32, which mixed precision would round: float16 has integers to 2048.
+            kwargs["dtype"] = "int32"
+        elif layer is bert4keras.layers.RelativePositionEmbeddingT5:
+            # bert4keras has 32 and 128 written into its code, whatever config.json says.
+            kwargs["input_dim"] = self.relative_attention_num_buckets
+            kwargs["max_distance"] = self.relative_attention_max_distance
+        return super().apply(inputs, _LAYERS.get(layer, layer), arguments, **kwargs)  # type: ignore[misc]
+
+
+class PegasusEncoder(_PegasusMixin, bert4keras.models.T5_Encoder):  # type: ignore[misc]
+    """bert4keras's T5 encoder whose output is 0 at padding."""
+
+    def apply_final_layers(self, inputs: Any) -> Any:
+        """Float [batch, source_len, hidden] to the same shape, normed."""
+        return self.apply(super().apply_final_layers(inputs), ZeroPadding, name="Encoder-Output-Mask")
+
+
+class PegasusDecoder(_PegasusMixin, bert4keras.models.T5_Decoder):  # type: ignore[misc]
+    """bert4keras's T5 decoder that does not see the context's padding."""
+
+    with_lm: bool | str
+
+    def apply_embeddings(self, inputs: Any) -> Any:
+        """[context, token ids] to [context with its mask, embeddings float [batch, target_len, hidden]]."""
+        context, token_ids = inputs
+        return super().apply_embeddings([self.apply(context, ContextMask, name="Decoder-Context-Mask"), token_ids])
+
+    def apply_final_layers(self, inputs: Any) -> Any:
+        """Return probabilities or logits, always float32, [batch, target_len, vocab_size]."""
+        activation = self.with_lm
+        self.with_lm = activation and "linear"  # the product in the compute type, what follows in float32
+        x = super().apply_final_layers(inputs)
+        self.with_lm = activation
+        if activation:
+            x = self.apply(
+                x,
+                keras.layers.Activation,
+                activation="softmax" if activation is True else activation,
+                dtype="float32",
+                name="Decoder-Output-LM-Activation",
+            )
+        return x
+
+
+class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
+    """The whole network: `encoder`, `decoder` and `model` are Keras models.
+
+    `encoder`: token ids int32 [batch, source_len] -> context float [batch, source_len, hidden], 0 at padding (id 0).
+    `decoder`: [context, token ids int32 [batch, target_len]] -> float32 [batch, target_len, vocab_size].
+    `model`: [source ids, target ids] -> the decoder's output.
+    """
+
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        # Past bert4keras's T5, which would build its own encoder and decoder, to its base.
+        super(bert4keras.models.T5, self).__init__(**kwargs)
+        self.config = config
+        kwargs["layers"] = self.layers
+        self._encoder = PegasusEncoder(**{**kwargs, "name": f"{self.name}_Encoder"})
+        self._decoder = PegasusDecoder(**{**kwargs, "name": f"{self.name}_Decoder"})
+
+
+def build_model(
+    model_dir: str | Path, weights: str | Path | None = None, with_lm: bool | str = True, **config_overrides: Any
+) -> PegasusT5:
+    """Build T5-PEGASUS from a model directory and load its weights.
+
+    Args:
+        model_dir: holds config.json and vocab.txt.
+        weights: a TensorFlow checkpoint, an HDF5 or a safetensors file (see `checkpoints.load_weights`). None takes
+            model.ckpt or model.safetensors of the directory, and a random start where there is neither.
+        with_lm: True for probabilities, as bert4keras; "linear" for logits.
+        config_overrides: keys of config.json with other values, such as `cross_position_bias=False`.
+
+    Returns: bert4keras's T5 object, with `encoder`, `decoder` and `model` (see `PegasusT5`).
+
+    Raises DataError for a missing or malformed directory, OptionError for wrong values, CheckpointError where the
+    vocabulary or the weights do not fit the config.
+    """
+    config = ModelConfig.load(model_dir, **config_overrides)
+    check_vocabulary(model_dir, config)
+    t5 = build_from_config(config, with_lm)
+    weights = weights or pretrained_weights(model_dir)
+    if weights is None:
+        initialize(t5)
+    else:
+        load_weights(t5, weights)
+    return t5
+
+
+def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
+    """Raise CheckpointError where vocab.txt and config.json differ in size: every id would mean another word."""
+    path = Path(model_dir) / "vocab.txt"
+    count = len(read_vocabulary(path))
+    if count != config.vocab_size:
+        raise CheckpointError(
+            f"{path} has {count} tokens but vocab_size in config.json is {config.vocab_size}; "
+            "use the vocabulary that belongs to these weights"
+        )
+
+
+def build_from_config(config: ModelConfig, with_lm: bool | str = True) -> PegasusT5:
+    """Build the network of a config with all matrices 0; see `build_model`."""
+    t5: PegasusT5 = bert4keras.models.build_transformer_model(
+        model=PegasusT5,
+        return_keras_model=False,
+        version="mt5.1.1",
+        name="T5",
+        with_lm=with_lm,
+        config=config,
+        **config.to_dict(),
+    )
+    return t5
+
+
+def initialize(t5: PegasusT5) -> None:
+    """Set random weights as T5 does for training from scratch: normal, scaled so that a product keeps its variance.
+
+    bert4keras starts every matrix at 0.02, which is fine for weights to be loaded over; a small model learns slowly
+    from there. Source: the T5 of Mesh TensorFlow, https://github.com/google-research/text-to-text-transfer-transformer.
+    """
+    config = t5.config
+    inner = config.num_attention_heads * config.attention_head_size
+    stddevs = {
+        "embedding": 1.0,
+        "logits/kernel": 1.0,  # bert4keras multiplies the decoder's output by hidden_size ** -0.5
+        "q": (config.hidden_size * config.attention_head_size) ** -0.5,
+        "k": config.hidden_size**-0.5,
+        "v": config.hidden_size**-0.5,
+        "o": inner**-0.5,
+        "wi_0/kernel": config.hidden_size**-0.5,
+        "wi_1/kernel": config.hidden_size**-0.5,
+        "wo/kernel": config.intermediate_size**-0.5,
+        "relative_attention_bias": config.hidden_size**-0.5,
+    }
+    for name, variable in named_variables(t5).items():
+        for ending, stddev in stddevs.items():
+            if name.endswith(f"/{ending}"):
+                variable.assign(tf.random.normal(variable.shape, stddev=stddev))

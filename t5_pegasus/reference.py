@@ -1,0 +1,111 @@
+"""Decoding as bert4keras does it, on the plain model with the whole prefix computed anew for each token.
+
+Slow and obviously right: what faster engines are held against.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import bert4keras, keras, tf
+from .config import GenerationConfig
+
+
+class Candidate(NamedTuple):
+    """A title in token ids: without [CLS], with [SEP] if it came to an end; and its score (see GenerationConfig)."""
+
+    ids: tuple[int, ...]
+    score: float
+
+
+class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: ignore[misc]
+    """bert4keras's decoder over a T5 model: its `beam_search` and `random_sample` work, and `search` is ours.
+
+    Args:
+        t5: any bert4keras T5 object, ours or stock, giving probabilities or logits.
+        start_id, end_id: ids of [CLS] and [SEP].
+        maxlen: longest title of bert4keras's own searches, in generated tokens.
+    """
+
+    def __init__(self, t5: Any, start_id: int, end_id: int, maxlen: int = 32) -> None:
+        super().__init__(start_id=start_id, end_id=end_id, maxlen=maxlen)
+        gives_logits = t5.decoder.layers[-1].activation is not keras.activations.softmax
+        self.encoder = tf.function(lambda ids: t5.encoder(ids, training=False), reduce_retracing=True)
+
+        @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+        def last_probabilities(context: tf.Tensor, output_ids: tf.Tensor) -> tf.Tensor:
+            last = tf.cast(t5.decoder([context, output_ids], training=False)[:, -1], tf.float32)
+            return tf.nn.softmax(last) if gives_logits else last
+
+        self.last_probabilities = last_probabilities
+
+    def encode(self, source_ids: list[int]) -> np.ndarray:
+        """Return the context of one source, float [source_len, hidden]."""
+        context: np.ndarray = self.encoder(tf.constant([source_ids], tf.int32))[0].numpy()
+        return context
+
+    @bert4keras.snippets.AutoRegressiveDecoder.wraps(default_rtype="probas")  # type: ignore[untyped-decorator]
+    def predict(self, inputs: list[np.ndarray], output_ids: np.ndarray, states: Any) -> np.ndarray:
+        """Return the next token's probabilities, float32 [beams, vocab_size], for prefixes int [beams, length]."""
+        result: np.ndarray = self.last_probabilities(tf.constant(inputs[0]), tf.constant(output_ids, tf.int32)).numpy()
+        return result
+
+    def search(self, source_ids: list[int], config: GenerationConfig) -> list[Candidate]:
+        """Return the best titles of one source by beam search, `config.num_return_sequences` at most, best first.
+
+        It is bert4keras's beam search, with three differences: a beam that ends is kept and competes until no live beam
+        can come out above it (bert4keras drops it unless it is the best at that moment); scores can be normalised by
+        length; tokens can be forbidden. As in bert4keras a beam that ends is not replaced by another.
+        """
+        context = self.encode(source_ids)
+        live = self.first_output_ids  # int [beams, 1 + generated tokens]
+        sums = np.zeros(1)  # of log-probabilities, [beams]
+        finished: list[Candidate] = []
+        width = config.num_beams
+        for length in range(1, config.max_new_tokens + 1):
+            inputs = [np.repeat(context[None], len(live), axis=0)]
+            log_probs, _ = self.predict(inputs, live, None, rtype="logits")
+            totals = sums[:, None] + self._constrain(log_probs.astype(np.float64), live, config)
+            best = np.argsort(-totals, axis=None, kind="stable")[:width]
+            best = best[np.isfinite(totals.ravel()[best])]
+            rows, tokens = np.unravel_index(best, totals.shape)
+            live = np.concatenate([live[rows], tokens[:, None]], axis=1)
+            sums = totals[rows, tokens]
+            ended = tokens == self.end_id
+            finished += _candidates(live[ended], sums[ended], length, config)
+            live, sums, width = live[~ended], sums[~ended], width - int(ended.sum())
+            if _is_settled(finished, sums, length, config):
+                break
+        else:
+            finished += _candidates(live, sums, config.max_new_tokens, config)
+        return sorted(finished, key=lambda candidate: -candidate.score)[: config.num_return_sequences]
+
+    def _constrain(self, log_probs: np.ndarray, prefixes: np.ndarray, config: GenerationConfig) -> np.ndarray:
+        """Set forbidden tokens to -inf in place: float [beams, vocab_size], prefixes int [beams, 1 + generated]."""
+        if prefixes.shape[1] <= config.min_new_tokens:
+            log_probs[:, self.end_id] = -np.inf
+        size = config.no_repeat_ngram_size
+        if size:
+            for row, prefix in zip(log_probs, prefixes[:, 1:].tolist(), strict=True):
+                tail = prefix[len(prefix) - size + 1 :]
+                for start in range(len(prefix) - size + 1):
+                    if prefix[start : start + size - 1] == tail:
+                        row[prefix[start + size - 1]] = -np.inf
+        return log_probs
+
+
+def _candidates(rows: np.ndarray, sums: np.ndarray, length: int, config: GenerationConfig) -> list[Candidate]:
+    scores = sums / length**config.length_penalty
+    return [Candidate(tuple(row[1:]), score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+
+
+def _is_settled(finished: list[Candidate], sums: np.ndarray, length: int, config: GenerationConfig) -> bool:
+    """Tell whether no live beam can still come among the titles to return."""
+    if not len(sums):
+        return True
+    if len(finished) < config.num_return_sequences:
+        return False
+    # A sum only falls, and what it is divided by moves one way with the length: the best a beam can still reach is
+    # its present sum, divided for the next length or for the longest.
+    bound = max(sums.max() / last**config.length_penalty for last in (length + 1, config.max_new_tokens))
+    return sorted(candidate.score for candidate in finished)[-config.num_return_sequences] >= float(bound)

@@ -1,0 +1,130 @@
+"""AutoTitle: texts in, titles out. The one object most users hold."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, overload
+
+import tqdm
+
+from .config import DataConfig, GenerationConfig
+from .errors import OptionError
+from .locations import find_weights
+from .model import build_model
+from .reference import Candidate, ReferenceDecoder
+from .tokenizer import PegasusTokenizer
+
+
+class Hypothesis(NamedTuple):
+    """A title, its score (see GenerationConfig) and its token ids, without [CLS], with [SEP] if it came to an end."""
+
+    text: str
+    score: float
+    ids: tuple[int, ...]
+
+
+class Engine(NamedTuple):
+    """What runs a model: the titles of one source's token ids under a config, best first."""
+
+    search: Callable[[list[int], GenerationConfig], list[Candidate]]
+
+
+def _reference_engine(t5: Any, tokenizer: PegasusTokenizer) -> Engine:
+    return Engine(ReferenceDecoder(t5, tokenizer.start_id, tokenizer.end_id).search)
+
+
+ENGINES = {"reference": _reference_engine}
+
+
+class AutoTitle:
+    """Writes titles with a model in memory.
+
+    Args:
+        t5: a bert4keras T5 object, as `build_model` returns it.
+        tokenizer: of the model's vocabulary.
+        engine: a row of ENGINES; "auto" takes the fastest that works with the model.
+
+    Example:
+        >>> title = AutoTitle.load("chinese_t5_pegasus_tiny")
+        >>> title.generate("本文提出一种……", num_beams=4)
+        '一种……方法'
+    """
+
+    def __init__(self, t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> None:
+        if engine not in ("auto", *ENGINES):
+            raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
+        self.tokenizer = tokenizer
+        self._engine = ENGINES["reference" if engine == "auto" else engine](t5, tokenizer)
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: str | Path,
+        weights: str | Path | None = None,
+        engine: str = "auto",
+        user_dict: str | Path | None = None,
+        output_dir: str | Path = ".",
+    ) -> Self:
+        """Load from a model directory.
+
+        Args:
+            model_dir: holds config.json and vocab.txt.
+            weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
+                pretrained weights there (see `locations.find_weights`).
+            engine: see `AutoTitle`.
+            user_dict: jieba user dictionary (see PegasusTokenizer).
+            output_dir: where `finetune.py` wrote to.
+
+        Raises CheckpointError where there are no weights or they do not fit, DataError for a malformed directory.
+        """
+        weights = find_weights(model_dir, weights, output_dir)
+        return cls(build_model(model_dir, weights), PegasusTokenizer(Path(model_dir) / "vocab.txt", user_dict), engine)
+
+    @overload
+    def generate(self, text: str, topk: int = 1, **generation: Any) -> str: ...
+    @overload
+    def generate(self, text: Sequence[str], topk: int = 1, **generation: Any) -> list[str]: ...
+    def generate(self, text: str | Sequence[str], topk: int = 1, **generation: Any) -> str | list[str]:
+        """Return the title of a text, or the titles of a list of texts in their order.
+
+        Args:
+            text: one text or several; an empty one has the title "".
+            topk: beams, under bert4keras's name; `num_beams` is the same.
+            generation: options of `generate_n_best`.
+
+        Raises OptionError for an unknown or impossible option.
+        """
+        if "num_beams" not in generation:
+            generation["num_beams"] = topk
+        texts = [text] if isinstance(text, str) else text
+        titles = [best[0].text for best in self.generate_n_best(texts, **generation)]
+        return titles[0] if isinstance(text, str) else titles
+
+    def generate_n_best(
+        self,
+        texts: Sequence[str],
+        max_source_length: int = DataConfig.max_source_length,
+        progress: bool = False,
+        **generation: Any,
+    ) -> list[list[Hypothesis]]:
+        """Return up to `num_return_sequences` titles of each text, best first.
+
+        Args:
+            texts: texts of any length.
+            max_source_length: tokens of a text that are read; cut ones count in `tokenizer.num_truncated`.
+            progress: show a bar on standard error.
+            generation: fields of GenerationConfig, under any of their names.
+        """
+        return list(self.iterate(texts, GenerationConfig.make(**generation), max_source_length, progress))
+
+    def iterate(
+        self, texts: Sequence[str], config: GenerationConfig, max_source_length: int, progress: bool
+    ) -> Iterator[list[Hypothesis]]:
+        """Yield the titles of each text as they are made, in the order of the texts; see `generate_n_best`."""
+        for text in tqdm.tqdm(texts, disable=not progress, unit="title", dynamic_ncols=True):
+            yield self._titles(text, max_source_length, config)
+
+    def _titles(self, text: str, max_source_length: int, config: GenerationConfig) -> list[Hypothesis]:
+        if not text.strip():
+            return [Hypothesis("", 0.0, ())]
+        candidates = self._engine.search(self.tokenizer.encode(text, max_source_length), config)
+        return [Hypothesis(self.tokenizer.decode(ids), score, ids) for ids, score in candidates]

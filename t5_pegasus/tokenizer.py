@@ -1,0 +1,276 @@
+"""Text to token ids and back: words cut by jieba, each one token where the vocabulary has it, else WordPiece.
+
+The ids are those T5-PEGASUS was trained with, of bert4keras's
+`Tokenizer(vocab, do_lower_case=True, pre_tokenize=lambda s: jieba.cut(s, HMM=False))`. The speed comes from rjieba,
+which cuts as jieba does, and from remembering the ids of every word seen.
+"""
+
+import functools
+import importlib.util
+import itertools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from .errors import DataError, OptionError
+from .files import open_text
+
+PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+
+_LONGEST_WORD = 200  # characters; bert4keras gives up on longer ones and so must we
+_LONGEST_CACHED_WORD = 32  # longer ones are seldom seen twice
+_MOST_CACHED_WORDS = 500_000
+
+# Characters that BERT sets apart as words of their own: first and last code point of each block.
+_CJK_BLOCKS = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+
+Cut = Callable[[str], Iterable[str]]
+
+
+class PegasusTokenizer:
+    """Tokenizer of T5-PEGASUS.
+
+    Args:
+        vocab_file: a vocabulary, one token a line; a token's id is its line number, from 0.
+        user_dict: words jieba should keep whole, one a line, each with an optional frequency: jieba's own format.
+
+    Attributes:
+        vocab_size: number of tokens.
+        pad_id, unk_id, start_id, end_id: ids of [PAD], [UNK], [CLS] and [SEP].
+        num_truncated: texts cut to `max_length` so far.
+
+    Raises DataError where a file cannot be read, a token stands twice or a special token is missing.
+
+    Example:
+        >>> tokenizer = PegasusTokenizer("chinese_t5_pegasus_tiny/vocab.txt")
+        >>> tokenizer.decode(tokenizer.encode("我们使用iPhone 15 Pro拍照。"))
+        '我们使用iphone 15 pro拍照。'
+    """
+
+    def __init__(self, vocab_file: str | Path, user_dict: str | Path | None = None) -> None:
+        self.vocab_file = Path(vocab_file)
+        self.tokens = read_vocabulary(vocab_file)
+        self.vocab_size = len(self.tokens)
+        self._ids = {token: index for index, token in enumerate(self.tokens)}
+        missing = [token for token in (PAD, UNK, CLS, SEP) if token not in self._ids]
+        if missing:
+            raise DataError(f"{vocab_file} lacks the special tokens {' '.join(missing)}")
+        self.pad_id, self.unk_id, self.start_id, self.end_id = (self._ids[token] for token in (PAD, UNK, CLS, SEP))
+        self.num_truncated = 0
+        # jieba's dictionary is loaded with the first text, not here: loading a model should not wait for it.
+        self._user_words = [] if user_dict is None else _read_user_dict(user_dict)
+        self._word_ids = _WordCache(self._encode_word)
+
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        """Return the ids of a text between [CLS] and [SEP].
+
+        Args:
+            text: any text; it is lower-cased and stripped of accents.
+            max_length: cut to this many ids, [SEP] kept last; at least 2. Cut texts count in `num_truncated`.
+        """
+        return self.encode_batch((text,), max_length)[0]
+
+    def encode_batch(self, texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
+        """Return the ids of each text; see `encode`."""
+        if max_length is not None and max_length < 2:
+            raise OptionError(f"max_length must be at least 2, for [CLS] and [SEP], got {max_length}")
+        cut, word_ids = self._cut, self._word_ids.__getitem__
+        batch = []
+        for text in texts:
+            ids = [self.start_id, *itertools.chain.from_iterable(map(word_ids, cut(normalize(text)))), self.end_id]
+            if max_length is not None and len(ids) > max_length:
+                del ids[max_length - 1 : -1]
+                self.num_truncated += 1
+            batch.append(ids)
+        return batch
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out.
+
+        Chinese is written without spaces; between two English words or numbers, and after an English comma or stop
+        before a letter, stands one.
+        """
+        pieces: list[str] = []
+        for index in ids:
+            token = self.tokens[index]
+            if _is_special(token):
+                continue
+            if token.startswith("##") and len(token) > 2:
+                pieces.append(token[2:])
+            elif pieces and _needs_space("".join(pieces[-2:]), token):
+                pieces += (" ", token)
+            else:
+                pieces.append(token)
+        return "".join(pieces)
+
+    @functools.cached_property
+    def _cut(self) -> Cut:
+        return _load_cut(self._user_words)
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        """Return the ids of a word as jieba cut it: its own id, else those of its characters and word pieces."""
+        if word in self._ids:
+            return (self._ids[word],)
+        # bert4keras normalises words once more here, which matters for the few characters that change twice.
+        spaced = "".join(_set_apart(character) for character in normalize(word))
+        return tuple(index for run in spaced.split() for index in self._encode_pieces(run))
+
+    def _encode_pieces(self, run: str) -> list[int]:
+        """Return the ids of the longest pieces, from the left, that make up the run; [UNK] where there are none."""
+        if len(run) > _LONGEST_WORD:
+            return [self.unk_id]
+        ids: list[int] = []
+        start = 0
+        while start < len(run):
+            prefix = "##" if start else ""
+            for end in range(len(run), start, -1):
+                index = self._ids.get(prefix + run[start:end])
+                if index is not None:
+                    ids.append(index)
+                    start = end
+                    break
+            else:
+                return [self._ids.get(run, self.unk_id)]
+        return ids
+
+
+class _WordCache(dict[str, tuple[int, ...]]):
+    """Word to ids, filled as words are met, and emptied when it has grown too large."""
+
+    def __init__(self, encode: Callable[[str], tuple[int, ...]]) -> None:
+        self._encode = encode
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = self._encode(word)
+        if len(word) <= _LONGEST_CACHED_WORD:
+            if len(self) >= _MOST_CACHED_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
+def normalize(text: str) -> str:
+    """Return the text in lower case, decomposed (NFD) and without combining marks, as bert4keras does."""
+    text = unicodedata.normalize("NFD", text.lower())
+    if _perhaps_marked().search(text):
+        text = "".join(character for character in text if unicodedata.category(character) != "Mn")
+    return text
+
+
+def read_vocabulary(vocab_file: str | Path) -> list[str]:
+    """Return the tokens of a vocabulary file by their ids. Raises DataError for a token that stands twice."""
+    tokens: dict[str, int] = {}
+    with open_text(vocab_file) as file:
+        for number, line in enumerate(file, 1):
+            # The first word of the line, as bert4keras reads it; some vocabularies have a count after the token.
+            token = next(iter(line.split()), "")
+            if token in tokens:
+                raise DataError(f"{vocab_file}:{number}: token {token!r} stands also on line {tokens[token]}")
+            tokens[token] = number
+    return list(tokens)
+
+
+def _read_user_dict(user_dict: str | Path) -> list[tuple[str, int | None]]:
+    """Return (word, frequency or None) of each line `word [frequency] [tag]`; words are normalised as texts are."""
+    words = []
+    with open_text(user_dict) as file:
+        for line in file:
+            match = re.fullmatch(r"(.+?)(?: ([0-9]+))?(?: [a-z]+)?", line.strip())
+            if match:
+                word, frequency = match.groups()
+                words.append((normalize(word), None if frequency is None else int(frequency)))
+    return words
+
+
+def _load_cut(user_words: list[tuple[str, int | None]]) -> Cut:
+    """Return a function that cuts as `jieba.cut(text, HMM=False)` does, by rjieba where it is installed.
+
+    The dictionary is its own, so that user words neither leak into the user's jieba nor come from there.
+    """
+    if importlib.util.find_spec("rjieba"):
+        import rjieba
+
+        segmenter = rjieba.Jieba()
+        for word, frequency in user_words:
+            segmenter.add_word(word, frequency, None)
+        return functools.partial(_cut_by_rjieba, segmenter)
+
+    import jieba
+
+    jieba.setLogLevel("WARNING")
+    segmenter = jieba.Tokenizer()
+    for word, frequency in user_words:
+        segmenter.add_word(word, frequency)
+    return functools.partial(segmenter.cut, HMM=False)
+
+
+# Ideographs that rjieba lets words be made of and jieba does not. Each stands alone in the end, but near one rjieba
+# would weigh the same cuts in another order of additions, and rounding may break a tie the other way.
+_RARE_IDEOGRAPH = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+
+
+def _cut_by_rjieba(segmenter: Any, text: str) -> list[str]:
+    if _RARE_IDEOGRAPH.search(text):
+        return [word for part in _RARE_IDEOGRAPH.split(text) for word in segmenter.cut(part, hmm=False)]
+    return cast(list[str], segmenter.cut(text, hmm=False))
+
+
+@functools.cache
+def _perhaps_marked() -> re.Pattern[str]:
+    """Return a pattern for a combining mark or any character beyond the 16-bit ones, among which `re` is slow."""
+    marks = (chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) == "Mn")
+    return re.compile(f"[{''.join(marks)}\U00010000-\U0010ffff]")
+
+
+def _set_apart(character: str) -> str:
+    """Return the character with spaces round it if it is a word by itself, nothing if it is invisible."""
+    code = ord(character)
+    category = unicodedata.category(character)
+    if is_cjk(character) or _is_punctuation(character):
+        return f" {character} "
+    if character in " \n\r\t" or category == "Zs":
+        return " "
+    if code in (0, 0xFFFD) or category in ("Cc", "Cf"):
+        return ""
+    return character
+
+
+def is_cjk(character: str) -> bool:
+    """Tell whether BERT treats the character as Chinese: ideographs only, no kana and no punctuation."""
+    code = ord(character)
+    return any(first <= code <= last for first, last in _CJK_BLOCKS)
+
+
+def _is_punctuation(character: str) -> bool:
+    ascii_symbol = "!" <= character <= "~" and not character.isalnum()
+    return ascii_symbol or unicodedata.category(character).startswith("P")
+
+
+def _is_special(token: str) -> bool:
+    """Tell [CLS] and its like, and <S> and <T>, from tokens that are text."""
+    return len(token) > 2 and (token[0], token[-1]) in (("[", "]"), ("<", ">"))
+
+
+def _needs_space(before: str, token: str) -> bool:
+    """Tell whether a space belongs between the end of the text so far and the next token."""
+    if not _is_latin(token[0]):
+        return False
+    if _is_latin(before[-1]):
+        return True
+    # "hello, world", but "3.5", "node.js" stay whole: only a letter before and after makes it a sentence's comma.
+    return before[-1] in ",;:!?" and len(before) > 1 and before[-2].isalpha() and token[0].isalpha()
+
+
+def _is_latin(character: str) -> bool:
+    return character.isalnum() and not is_cjk(character) and unicodedata.east_asian_width(character) not in "WF"

@@ -1,0 +1,86 @@
+"""Write titles: `python test.py "正文……"`, of a file with `--input_file`, or of standard input, a text a line."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from t5_pegasus import cli
+from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.errors import OptionError
+from t5_pegasus.examples import read_texts
+from t5_pegasus.files import atomic_text
+from t5_pegasus.locations import DATA_DIR, choose_model_dir
+
+if TYPE_CHECKING:
+    from t5_pegasus.title import Hypothesis
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read texts, print or write their titles in the same order."""
+    parser = cli.make_parser("Write titles for Chinese texts.")
+    parser.add_argument(
+        "text", nargs="?", help="a text; without it --input_file, standard input or data/test.tsv is read"
+    )
+    parser.add_argument("--input_file", help="texts to read: .txt, .tsv, .csv, .json, .jsonl, .xlsx, also .gz")
+    parser.add_argument("--output_file", help="file to write titles to, JSON lines if its name ends in .jsonl")
+    parser.add_argument("--output_format", choices=tuple(FORMATS), help="overrides what the output file's name says")
+    parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
+    parser.add_argument("--weights", help="weights to use; found in the usual places if not given")
+    parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
+    parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
+    cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length"))
+    cli.add_flags(parser, GenerationConfig)
+    flags = parser.parse_args(argv)
+    data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
+    model_dir = choose_model_dir(flags.model_dir)
+    rows = list(find_texts(flags.text, flags.input_file, data.text_column))
+
+    from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is told at once
+
+    title = AutoTitle.load(model_dir, flags.weights, user_dict=flags.user_dict, output_dir=flags.output_dir)
+    output_format = flags.output_format or (
+        "jsonl" if str(flags.output_file).endswith((".jsonl", ".jsonl.gz")) else "text"
+    )
+    # A bar is for many texts, and would run through titles that are printed on the same screen.
+    progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
+    all_titles = title.iterate([text for _, text in rows], generation, data.max_source_length, progress)
+    with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
+        for (identifier, _), titles in zip(rows, all_titles, strict=True):
+            for hypothesis in titles:
+                print(FORMATS[output_format](identifier, hypothesis), file=output, flush=True)
+    if title.tokenizer.num_truncated:
+        print(f"{title.tokenizer.num_truncated} texts were cut to {data.max_source_length} tokens", file=sys.stderr)
+    return 0
+
+
+def find_texts(text: str | None, input_file: str | None, text_column: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (id, text) of the text given, else of the file, else of standard input, else of the sample data.
+
+    Raises OptionError where two sources are given, DataError for a file that cannot be read.
+    """
+    if text is not None and input_file is not None:
+        raise OptionError("give a text or --input_file, not both")
+    if text is not None:
+        yield "1", text
+        return
+    if input_file is None and not sys.stdin.isatty():
+        number = 0
+        for number, line in enumerate(sys.stdin, 1):
+            yield str(number), line.strip()
+        if number:
+            return
+    yield from read_texts(input_file or DATA_DIR / "test.tsv", text_column)
+
+
+def as_json(identifier: str, hypothesis: "Hypothesis") -> str:
+    """Return a JSON line with id, title and score."""
+    row = {"id": identifier, "title": hypothesis.text, "score": hypothesis.score}
+    return json.dumps(row, ensure_ascii=False)
+
+
+FORMATS = {"text": lambda identifier, hypothesis: hypothesis.text, "jsonl": as_json}
+
+if __name__ == "__main__":
+    cli.run(main)
