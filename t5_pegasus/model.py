@@ -7,12 +7,39 @@ mixins below it, each with its reason.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .backend import bert4keras, keras, tf
 from .checkpoints import load_weights, named_variables
 from .config import ModelConfig
 from .errors import CheckpointError
 from .locations import pretrained_weights
 from .tokenizer import read_vocabulary
+
+
+class Dropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout whose random state `tf.train.Checkpoint` saves, without being a weight of the model.
+
+    A resumed training so goes on with the very numbers of an uninterrupted one; Keras's own dropout cannot.
+    """
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.rate = rate
+        # From numpy's random state, which `keras.utils.set_random_seed` fixes.
+        self.generator = tf.random.Generator.from_seed(int(np.random.randint(2**31)))
+
+    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+        """Set a share `rate` of the values to 0 and scale up the others; in inference change nothing."""
+        if not self.rate:
+            return inputs
+
+        def drop() -> tf.Tensor:
+            kept = self.generator.uniform(tf.shape(inputs)) >= self.rate
+            return tf.where(kept, inputs / (1 - self.rate), tf.zeros((), inputs.dtype))
+
+        return keras.backend.in_train_phase(drop, inputs, training=training)
 
 
 class RMSNorm(bert4keras.layers.LayerNormalization):  # type: ignore[misc]
@@ -53,8 +80,8 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
             key_mask = tf.cast(key_mask, tf.bool)[:, None, None, :]
             visible = key_mask if visible is None else tf.logical_and(visible, key_mask)
         if visible is not None:
-            # The first position is always visible (see `Embedding` of bert4keras), so no row is -inf throughout.
-            scores = tf.where(visible, scores, -float("inf"))
+            # Far below any score, and finite: where nothing is visible, -inf throughout would give NaN.
+            scores = tf.where(visible, scores, tf.float32.min)
         weights = tf.nn.softmax(scores, axis=-1)
         if self.attention_dropout:
             weights = self.weights_dropout(weights)
@@ -63,7 +90,7 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
     def build(self, input_shape: Any) -> None:
         """Create the projections and the dropout; bert4keras makes a new dropout layer at each call."""
         super().build(input_shape)
-        self.weights_dropout = keras.layers.Dropout(self.attention_dropout or 0)
+        self.weights_dropout = Dropout(self.attention_dropout or 0)
 
 
 class ZeroPadding(bert4keras.layers.Layer):  # type: ignore[misc]
@@ -92,6 +119,7 @@ class ContextMask(bert4keras.layers.Layer):  # type: ignore[misc]
 
 # bert4keras's layers and what stands in for them. The weights and their names are the same.
 _LAYERS = {
+    keras.layers.Dropout: Dropout,
     bert4keras.layers.LayerNormalization: RMSNorm,
     bert4keras.layers.MultiHeadAttention: Attention,
 }

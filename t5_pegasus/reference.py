@@ -29,6 +29,7 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
     def __init__(self, t5: Any, start_id: int, end_id: int, maxlen: int = 32) -> None:
         super().__init__(start_id=start_id, end_id=end_id, maxlen=maxlen)
+        self.t5 = t5
         gives_logits = t5.decoder.layers[-1].activation is not keras.activations.softmax
         self.encoder = tf.function(lambda ids: t5.encoder(ids, training=False), reduce_retracing=True)
 

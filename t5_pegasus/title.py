@@ -1,6 +1,6 @@
 """AutoTitle: texts in, titles out. The one object most users hold."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
@@ -10,7 +10,7 @@ from .config import DataConfig, GenerationConfig
 from .errors import OptionError
 from .locations import find_weights
 from .model import build_model
-from .reference import Candidate, ReferenceDecoder
+from .reference import ReferenceDecoder
 from .tokenizer import PegasusTokenizer
 
 
@@ -22,17 +22,8 @@ class Hypothesis(NamedTuple):
     ids: tuple[int, ...]
 
 
-class Engine(NamedTuple):
-    """What runs a model: the titles of one source's token ids under a config, best first."""
-
-    search: Callable[[list[int], GenerationConfig], list[Candidate]]
-
-
-def _reference_engine(t5: Any, tokenizer: PegasusTokenizer) -> Engine:
-    return Engine(ReferenceDecoder(t5, tokenizer.start_id, tokenizer.end_id).search)
-
-
-ENGINES = {"reference": _reference_engine}
+# How titles are found: a class over (t5, start_id, end_id) with `search(source_ids, config)`.
+ENGINES = {"reference": ReferenceDecoder}
 
 
 class AutoTitle:
@@ -53,7 +44,7 @@ class AutoTitle:
         if engine not in ("auto", *ENGINES):
             raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
         self.tokenizer = tokenizer
-        self._engine = ENGINES["reference" if engine == "auto" else engine](t5, tokenizer)
+        self.decoder = ENGINES["reference" if engine == "auto" else engine](t5, tokenizer.start_id, tokenizer.end_id)
 
     @classmethod
     def load(
@@ -126,5 +117,5 @@ class AutoTitle:
     def _titles(self, text: str, max_source_length: int, config: GenerationConfig) -> list[Hypothesis]:
         if not text.strip():
             return [Hypothesis("", 0.0, ())]
-        candidates = self._engine.search(self.tokenizer.encode(text, max_source_length), config)
+        candidates = self.decoder.search(self.tokenizer.encode(text, max_source_length), config)
         return [Hypothesis(self.tokenizer.decode(ids), score, ids) for ids, score in candidates]

@@ -39,8 +39,9 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):  # typ
     def __call__(self, step: Any) -> tf.Tensor:
         """Return the rate of a step, counted from 0; the first step already learns."""
         done = tf.cast(step, tf.float32) + 1
-        up = done / max(1, self.warmup_steps)
-        down = (self.total_steps + 1 - done) / max(1, self.total_steps + 1 - self.warmup_steps)
+        peak_step = max(1, self.warmup_steps)
+        up = done / peak_step
+        down = (self.total_steps + 1 - done) / max(1, self.total_steps + 1 - peak_step)
         return self.peak * tf.maximum(0.0, tf.minimum(1.0, tf.minimum(up, down)))
 
     def get_config(self) -> dict[str, Any]:

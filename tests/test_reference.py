@@ -1,0 +1,155 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from t5_pegasus.backend import bert4keras
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.errors import OptionError
+from t5_pegasus.reference import ReferenceDecoder
+
+START, END = 1, 0
+wraps = bert4keras.snippets.AutoRegressiveDecoder.wraps
+
+
+class ToyDecoder(ReferenceDecoder):
+    """A decoder of four tokens whose next-token probabilities depend on the two before; no model behind it."""
+
+    def __init__(self, seed, maxlen=5):
+        bert4keras.snippets.AutoRegressiveDecoder.__init__(self, START, END, maxlen)
+        random = np.random.default_rng(seed)
+        self.table = random.dirichlet(np.full(4, 0.7), size=(4, 4))
+
+    def encode(self, source_ids):
+        return np.zeros((len(source_ids), 1))
+
+    @wraps(default_rtype="probas")
+    def predict(self, inputs, output_ids, states):
+        before = output_ids[:, -2] if output_ids.shape[1] > 1 else np.zeros(len(output_ids), int)
+        return self.table[before, output_ids[:, -1]]
+
+    def brute_force(self, config):
+        """Return the score of every title there is, computed one by one."""
+        scores = {}
+        for length in range(1, config.max_new_tokens + 1):
+            for ids in itertools.product(range(4), repeat=length):
+                ended = ids[-1] == END
+                if END in ids[:-1] or not (ended or length == config.max_new_tokens):
+                    continue
+                if ended and length - 1 < config.min_new_tokens:
+                    continue
+                size = config.no_repeat_ngram_size
+                grams = [ids[n : n + size] for n in range(length - size + 1)] if size else []
+                if len(set(grams)) < len(grams):
+                    continue
+                prefix, total = [0, START], 0.0
+                for token in ids:
+                    total += np.log(self.table[prefix[-2], prefix[-1]][token] + 1e-12)
+                    prefix.append(token)
+                scores[ids] = total / length**config.length_penalty
+        return scores
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_return_sequences": 7},
+        {"min_new_tokens": 3},
+        {"length_penalty": 1.0, "num_return_sequences": 3},
+        {"length_penalty": 2.5},
+        {"length_penalty": -1.0, "num_return_sequences": 2},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2, "min_new_tokens": 4, "length_penalty": 0.6, "num_return_sequences": 4},
+    ],
+    ids=str,
+)
+def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
+    decoder = ToyDecoder(seed)
+    config = GenerationConfig(num_beams=4**5, max_new_tokens=5, **options)
+    found = decoder.search([1, 2], config)
+    scores = decoder.brute_force(config)
+    best = sorted(scores.values(), reverse=True)[: config.num_return_sequences]
+    assert len({title.ids for title in found}) == len(best)
+    # By their scores, since titles of the same steps in another order are equally good.
+    np.testing.assert_allclose([scores[title.ids] for title in found], best, rtol=1e-9)
+    np.testing.assert_allclose([title.score for title in found], best, rtol=1e-9)
+
+
+def stock_search(decoder, source_ids, topk):
+    """Return what bert4keras's own beam search returns, and whether it dropped a finished beam on the way."""
+    widths = []
+    predict = decoder.predict
+
+    def watched(inputs, output_ids, *args):
+        widths.append(len(output_ids))
+        return predict(inputs, output_ids, *args)
+
+    decoder.predict = watched
+    try:
+        ids = decoder.beam_search([decoder.encode(source_ids)], topk)
+    finally:
+        decoder.predict = predict
+    return tuple(ids[1:].tolist()), min(widths[1:], default=topk) < topk
+
+
+def test_the_search_equals_stock_on_random_chains_but_keeps_what_stock_drops():
+    dropped = better = 0
+    for seed in range(300):
+        decoder = ToyDecoder(seed, maxlen=8)
+        greedy, _ = stock_search(decoder, [1], 1)
+        assert decoder.search([1], GenerationConfig(max_new_tokens=8))[0].ids == greedy
+        beams, lost_one = stock_search(decoder, [1], 3)
+        ours = decoder.search([1], GenerationConfig(num_beams=3, max_new_tokens=8))[0]
+        if lost_one:
+            dropped += 1
+            better += ours.ids != beams
+        else:
+            assert ours.ids == beams
+    assert dropped > 20, "the chains are to be such that stock drops beams"
+    assert better > 0, "keeping finished beams is to make a difference"
+
+
+def test_the_search_equals_stock_on_the_trained_model(trained_title, sample_pairs):
+    decoder, tokenizer = trained_title.decoder, trained_title.tokenizer
+    kept = 0
+    for example in sample_pairs[:15]:
+        source = tokenizer.encode(example.content, 256)
+        greedy, _ = stock_search(decoder, source, 1)
+        assert decoder.search(source, GenerationConfig())[0].ids == greedy
+        beams, lost_one = stock_search(decoder, source, 3)
+        if not lost_one:
+            kept += 1
+            assert decoder.search(source, GenerationConfig(num_beams=3))[0].ids == beams
+    assert kept, "some search of stock's is to lose no beam"
+
+
+def test_rescoring_a_title_gives_its_score(trained_title, sample_pairs):
+    decoder, tokenizer = trained_title.decoder, trained_title.tokenizer
+    config = GenerationConfig(num_beams=4, num_return_sequences=4, length_penalty=0.8, no_repeat_ngram_size=2)
+    for example in sample_pairs[:5]:
+        source = tokenizer.encode(example.content, 256)
+        titles = decoder.search(source, config)
+        assert len({title.ids for title in titles}) == 4
+        for title in titles:
+            context = decoder.encode(source)[None]
+            prefixes = np.array([[tokenizer.start_id, *title.ids[:-1]]])
+            log_probs = np.log(decoder.t5.model.predict([np.array([source]), prefixes], verbose=0)[0])
+            assert context.shape[1] == len(source)
+            total = log_probs[np.arange(len(title.ids)), list(title.ids)].sum()
+            assert title.score == pytest.approx(total / len(title.ids) ** 0.8, abs=1e-4)
+
+
+def test_the_end_token_is_forbidden_before_min_new_tokens(trained_title, sample_pairs):
+    decoder, tokenizer = trained_title.decoder, trained_title.tokenizer
+    source = tokenizer.encode(sample_pairs[0].content, 256)
+    free = decoder.search(source, GenerationConfig())[0]
+    assert len(free.ids) < 32
+    longer = decoder.search(source, GenerationConfig(min_new_tokens=len(free.ids) + 3))[0]
+    assert tokenizer.end_id not in longer.ids[: len(free.ids) + 3]
+
+
+def test_return_sequences_need_as_many_beams():
+    with pytest.raises(OptionError, match="num_return_sequences must be at most num_beams"):
+        GenerationConfig(num_return_sequences=2)

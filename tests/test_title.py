@@ -1,0 +1,80 @@
+import pytest
+
+from t5_pegasus import AutoTitle, PegasusTokenizer, build_model
+from t5_pegasus.backend import bert4keras
+from t5_pegasus.config import ModelConfig
+from t5_pegasus.errors import CheckpointError, OptionError
+from t5_pegasus.locations import TINY_MODEL_DIR
+
+
+def test_a_list_gets_the_titles_of_its_texts_in_order(trained_title, sample_pairs):
+    texts = [example.content for example in sample_pairs[:6]]
+    alone = [trained_title.generate(text) for text in texts]
+    assert trained_title.generate(texts) == alone
+    assert trained_title.generate(texts[::-1]) == alone[::-1]
+    assert len(set(alone)) > 1
+
+
+def test_topk_is_num_beams(trained_title, sample_pairs):
+    text = sample_pairs[3].content
+    assert trained_title.generate(text, topk=4) == trained_title.generate(text, num_beams=4)
+
+
+def test_an_empty_text_has_an_empty_title(trained_title):
+    assert trained_title.generate(["", " \n\t", "　"]) == ["", "", ""]
+    assert trained_title.generate([]) == []
+
+
+def test_hypotheses_hold_text_score_and_ids(trained_title, sample_pairs):
+    text = sample_pairs[0].content
+    best = trained_title.generate_n_best([text], num_beams=3, num_return_sequences=3)[0]
+    assert [hypothesis.score for hypothesis in best] == sorted((h.score for h in best), reverse=True)
+    for hypothesis in best:
+        assert trained_title.tokenizer.decode(hypothesis.ids) == hypothesis.text
+    assert best[0].text == trained_title.generate(text, topk=3)
+
+
+def test_a_text_is_read_to_max_source_length_only(trained_title, sample_pairs):
+    text = sample_pairs[0].content
+    before = trained_title.tokenizer.num_truncated
+    cut = trained_title.generate_n_best([text + "。" + text], max_source_length=40)
+    assert trained_title.tokenizer.num_truncated == before + 1
+    assert cut == trained_title.generate_n_best([text], max_source_length=40)
+
+
+def test_a_stock_bert4keras_model_gives_the_same_titles(trained_dir, trained_title, sample_pairs):
+    """The weights file is read by Keras itself here, into bert4keras's own T5, which gives probabilities."""
+    config = ModelConfig.load(TINY_MODEL_DIR)
+    stock = bert4keras.models.build_transformer_model(
+        model="mt5.1.1", return_keras_model=False, name="T5", **config.to_dict()
+    )
+    stock.model.load_weights(str(trained_dir / "best_model.weights"), by_name=True)
+    title = AutoTitle(stock, trained_title.tokenizer)
+    texts = [example.content for example in sample_pairs[:4]]
+    assert title.generate(texts, topk=2) == trained_title.generate(texts, topk=2)
+
+
+@pytest.mark.parametrize("text", ["a", "😀" * 50, "\0\x01", "[CLS][SEP]", "很" * 5000])
+def test_odd_texts_get_some_title(trained_title, text):
+    assert isinstance(trained_title.generate(text, max_new_tokens=3), str)
+
+
+def test_wrong_options_are_named(trained_title):
+    with pytest.raises(OptionError, match="num_beams must be at least 1, got 0"):
+        trained_title.generate("标题", num_beams=0)
+    with pytest.raises(OptionError, match="got beam_width"):
+        trained_title.generate("标题", beam_width=3)
+    with pytest.raises(OptionError, match="engine must be one of auto, reference, got fast"):
+        AutoTitle(None, trained_title.tokenizer, engine="fast")
+
+
+def test_without_weights_the_command_that_makes_them_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="python finetune.py --model_dir"):
+        AutoTitle.load(TINY_MODEL_DIR, output_dir=tmp_path)
+
+
+def test_a_model_that_gives_logits_serves_as_well(trained_dir, trained_title, sample_pairs):
+    t5 = build_model(TINY_MODEL_DIR, trained_dir / "best_model.weights", with_lm="linear")
+    title = AutoTitle(t5, PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt"))
+    text = sample_pairs[1].content
+    assert title.generate(text) == trained_title.generate(text)
