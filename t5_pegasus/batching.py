@@ -35,3 +35,21 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, random: np.random.
         rows = rows[np.argsort(sizes[rows], kind="stable")]
         batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
     return [batches[index] for index in random.permutation(len(batches))]
+
+
+def budget_batches(lengths: Sequence[int], max_tokens: int) -> list[np.ndarray]:
+    """Divide rows into batches of like length whose padded size is within a budget.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: rows times longest row of a batch; a row longer than that is a batch of its own.
+
+    Returns: row numbers of each batch, the longest rows first, so that what needs most memory comes first.
+    """
+    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    batches = []
+    while len(order):
+        count = max(1, max_tokens // max(1, lengths[order[0]]))
+        batches.append(order[:count])
+        order = order[count:]
+    return batches

@@ -3,19 +3,13 @@
 Slow and obviously right: what faster engines are held against.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .backend import bert4keras, keras, tf
 from .config import GenerationConfig
-
-
-class Candidate(NamedTuple):
-    """A title in token ids: without [CLS], with [SEP] if it came to an end; and its score (see GenerationConfig)."""
-
-    ids: tuple[int, ...]
-    score: float
+from .search import Candidate
 
 
 class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: ignore[misc]
@@ -54,9 +48,9 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
     def search(self, source_ids: list[int], config: GenerationConfig) -> list[Candidate]:
         """Return the best titles of one source by beam search, `config.num_return_sequences` at most, best first.
 
-        It is bert4keras's beam search, with three differences: a beam that ends is kept and competes until no live beam
-        can come out above it (bert4keras drops it unless it is the best at that moment); scores can be normalised by
-        length; tokens can be forbidden. As in bert4keras a beam that ends is not replaced by another.
+        It is bert4keras's beam search, with three differences: a beam that ends is kept and competes with all others
+        (bert4keras drops it unless it is the best at that moment); scores can be normalised by length; tokens can be
+        forbidden. As in bert4keras a beam that ends is not replaced by another.
         """
         context = self.encode(source_ids)
         live = self.first_output_ids  # int [beams, 1 + generated tokens]
@@ -75,11 +69,15 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
             ended = tokens == self.end_id
             finished += _candidates(live[ended], sums[ended], length, config)
             live, sums, width = live[~ended], sums[~ended], width - int(ended.sum())
-            if _is_settled(finished, sums, length, config):
+            if not len(live):
                 break
         else:
             finished += _candidates(live, sums, config.max_new_tokens, config)
         return sorted(finished, key=lambda candidate: -candidate.score)[: config.num_return_sequences]
+
+    def search_batch(self, sources: list[list[int]], config: GenerationConfig) -> list[list[Candidate]]:
+        """Return the best titles of each source, one after the other; see `search`."""
+        return [self.search(source_ids, config) for source_ids in sources]
 
     def _constrain(self, log_probs: np.ndarray, prefixes: np.ndarray, config: GenerationConfig) -> np.ndarray:
         """Set forbidden tokens to -inf in place: float [beams, vocab_size], prefixes int [beams, 1 + generated]."""
@@ -98,15 +96,3 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 def _candidates(rows: np.ndarray, sums: np.ndarray, length: int, config: GenerationConfig) -> list[Candidate]:
     scores = sums / length**config.length_penalty
     return [Candidate(tuple(row[1:]), score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
-
-
-def _is_settled(finished: list[Candidate], sums: np.ndarray, length: int, config: GenerationConfig) -> bool:
-    """Tell whether no live beam can still come among the titles to return."""
-    if not len(sums):
-        return True
-    if len(finished) < config.num_return_sequences:
-        return False
-    # A sum only falls, and what it is divided by moves one way with the length: the best a beam can still reach is
-    # its present sum, divided for the next length or for the longest.
-    bound = max(sums.max() / last**config.length_penalty for last in (length + 1, config.max_new_tokens))
-    return sorted(candidate.score for candidate in finished)[-config.num_return_sequences] >= float(bound)

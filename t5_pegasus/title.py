@@ -1,16 +1,19 @@
 """AutoTitle: texts in, titles out. The one object most users hold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import tqdm
 
+from .batching import budget_batches
 from .config import DataConfig, GenerationConfig
+from .engines.keras import KerasEngine
 from .errors import OptionError
 from .locations import find_weights
 from .model import build_model
 from .reference import ReferenceDecoder
+from .search import BatchDecoder
 from .tokenizer import PegasusTokenizer
 
 
@@ -22,8 +25,15 @@ class Hypothesis(NamedTuple):
     ids: tuple[int, ...]
 
 
-# How titles are found: a class over (t5, start_id, end_id) with `search(source_ids, config)`.
-ENGINES = {"reference": ReferenceDecoder}
+def _keras_decoder(t5: Any, start_id: int, end_id: int) -> BatchDecoder:
+    return BatchDecoder(KerasEngine(t5), start_id, end_id)
+
+
+# What finds titles: of (t5, start_id, end_id) something with `search_batch(sources, config)`.
+ENGINES: dict[str, Callable[[Any, int, int], Any]] = {"reference": ReferenceDecoder, "keras": _keras_decoder}
+
+# Texts that are sorted by length and decoded before the first of them is handed out.
+_TEXTS_AT_A_TIME = 256
 
 
 class AutoTitle:
@@ -44,7 +54,7 @@ class AutoTitle:
         if engine not in ("auto", *ENGINES):
             raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
         self.tokenizer = tokenizer
-        self.decoder = ENGINES["reference" if engine == "auto" else engine](t5, tokenizer.start_id, tokenizer.end_id)
+        self.decoder = ENGINES["keras" if engine == "auto" else engine](t5, tokenizer.start_id, tokenizer.end_id)
 
     @classmethod
     def load(
@@ -110,12 +120,22 @@ class AutoTitle:
     def iterate(
         self, texts: Sequence[str], config: GenerationConfig, max_source_length: int, progress: bool
     ) -> Iterator[list[Hypothesis]]:
-        """Yield the titles of each text as they are made, in the order of the texts; see `generate_n_best`."""
-        for text in tqdm.tqdm(texts, disable=not progress, unit="title", dynamic_ncols=True):
-            yield self._titles(text, max_source_length, config)
-
-    def _titles(self, text: str, max_source_length: int, config: GenerationConfig) -> list[Hypothesis]:
-        if not text.strip():
-            return [Hypothesis("", 0.0, ())]
-        candidates = self.decoder.search(self.tokenizer.encode(text, max_source_length), config)
-        return [Hypothesis(self.tokenizer.decode(ids), score, ids) for ids, score in candidates]
+        """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
+        with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
+            for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+                sources = [
+                    self.tokenizer.encode(text, max_source_length) if text.strip() else []
+                    for text in texts[start : start + _TEXTS_AT_A_TIME]
+                ]
+                found = [[Hypothesis("", 0.0, ())]] * len(sources)  # what an empty text has
+                rows = [row for row, source in enumerate(sources) if source]
+                lengths = [len(sources[row]) for row in rows]
+                for batch in budget_batches(lengths, config.batch_tokens // config.num_beams):
+                    candidates = self.decoder.search_batch([sources[rows[place]] for place in batch], config)
+                    for place, titles in zip(batch, candidates, strict=True):
+                        found[rows[place]] = [
+                            Hypothesis(self.tokenizer.decode(ids), score, ids) for ids, score in titles
+                        ]
+                    bar.update(len(batch))
+                bar.update(len(sources) - len(rows))
+                yield from found

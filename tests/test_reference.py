@@ -1,15 +1,24 @@
+"""The reference search against brute force, bert4keras and the full decoder."""
+
 import itertools
 
 import numpy as np
 import pytest
 
+from t5_pegasus import AutoTitle
 from t5_pegasus.backend import bert4keras
 from t5_pegasus.config import GenerationConfig
 from t5_pegasus.errors import OptionError
+from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.reference import ReferenceDecoder
 
 START, END = 1, 0
 wraps = bert4keras.snippets.AutoRegressiveDecoder.wraps
+
+
+@pytest.fixture(scope="module")
+def trained_reference(trained_dir):
+    return AutoTitle.load(TINY_MODEL_DIR, trained_dir / "best_model.weights", engine="reference")
 
 
 class ToyDecoder(ReferenceDecoder):
@@ -111,8 +120,8 @@ def test_the_search_equals_stock_on_random_chains_but_keeps_what_stock_drops():
     assert better > 0, "keeping finished beams is to make a difference"
 
 
-def test_the_search_equals_stock_on_the_trained_model(trained_title, sample_pairs):
-    decoder, tokenizer = trained_title.decoder, trained_title.tokenizer
+def test_the_search_equals_stock_on_the_trained_model(trained_reference, sample_pairs):
+    decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
     kept = 0
     for example in sample_pairs[:15]:
         source = tokenizer.encode(example.content, 256)
@@ -125,8 +134,8 @@ def test_the_search_equals_stock_on_the_trained_model(trained_title, sample_pair
     assert kept, "some search of stock's is to lose no beam"
 
 
-def test_rescoring_a_title_gives_its_score(trained_title, sample_pairs):
-    decoder, tokenizer = trained_title.decoder, trained_title.tokenizer
+def test_rescoring_a_title_gives_its_score(trained_reference, sample_pairs):
+    decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
     config = GenerationConfig(num_beams=4, num_return_sequences=4, length_penalty=0.8, no_repeat_ngram_size=2)
     for example in sample_pairs[:5]:
         source = tokenizer.encode(example.content, 256)
@@ -141,8 +150,8 @@ def test_rescoring_a_title_gives_its_score(trained_title, sample_pairs):
             assert title.score == pytest.approx(total / len(title.ids) ** 0.8, abs=1e-4)
 
 
-def test_the_end_token_is_forbidden_before_min_new_tokens(trained_title, sample_pairs):
-    decoder, tokenizer = trained_title.decoder, trained_title.tokenizer
+def test_the_end_token_is_forbidden_before_min_new_tokens(trained_reference, sample_pairs):
+    decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
     source = tokenizer.encode(sample_pairs[0].content, 256)
     free = decoder.search(source, GenerationConfig())[0]
     assert len(free.ids) < 32

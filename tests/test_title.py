@@ -1,3 +1,5 @@
+"""AutoTitle over the trained tiny model."""
+
 import pytest
 
 from t5_pegasus import AutoTitle, PegasusTokenizer, build_model
@@ -54,6 +56,13 @@ def test_a_stock_bert4keras_model_gives_the_same_titles(trained_dir, trained_tit
     assert title.generate(texts, topk=2) == trained_title.generate(texts, topk=2)
 
 
+def test_any_batch_is_each_text_alone(trained_title, sample_pairs):
+    texts = [example.content[: 7 * number + 1] for number, example in enumerate(sample_pairs[:20])]
+    expected = trained_title.generate(texts, topk=2, batch_tokens=1)
+    for batch_tokens in (300, 1000, 100_000):
+        assert trained_title.generate(texts, topk=2, batch_tokens=batch_tokens) == expected
+
+
 @pytest.mark.parametrize("text", ["a", "😀" * 50, "\0\x01", "[CLS][SEP]", "很" * 5000])
 def test_odd_texts_get_some_title(trained_title, text):
     assert isinstance(trained_title.generate(text, max_new_tokens=3), str)
@@ -64,12 +73,12 @@ def test_wrong_options_are_named(trained_title):
         trained_title.generate("标题", num_beams=0)
     with pytest.raises(OptionError, match="got beam_width"):
         trained_title.generate("标题", beam_width=3)
-    with pytest.raises(OptionError, match="engine must be one of auto, reference, got fast"):
+    with pytest.raises(OptionError, match="engine must be one of auto, reference, keras, got fast"):
         AutoTitle(None, trained_title.tokenizer, engine="fast")
 
 
 def test_without_weights_the_command_that_makes_them_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="python finetune.py --model_dir"):
+    with pytest.raises(CheckpointError, match=r"python finetune\.py --model_dir"):
         AutoTitle.load(TINY_MODEL_DIR, output_dir=tmp_path)
 
 

@@ -1,3 +1,5 @@
+"""The loss, the optimizer and the loop over epochs, on a model small enough to train in seconds."""
+
 import csv
 import math
 

@@ -1,0 +1,175 @@
+"""The decoder with caches, in TensorFlow, on the very weights of a model in memory: right after every training step.
+
+A step computes one token a beam. Keys and values of the tokens before are kept, those of the source are computed once,
+and beams of one source share them by standing together in the query axis. It computes in float32 whatever the model's
+compute type, and gives what `t5.decoder` gives for the whole prefix.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import tf
+from ..batching import pad
+from ..checkpoints import named_variables
+
+_EPSILON = 1e-6  # of T5's norm
+
+
+class State(NamedTuple):
+    """Where a batch stands, with L layers and H heads of size D.
+
+    caches: 2 L tensors float32 [rows, H, tokens so far, D], keys and values by turns.
+    cross: 2 L tensors float32 [sources, H, source_len, D], keys and values of the source by turns.
+    mask: float32 [sources, source_len], 0 where there is a token and -inf at padding.
+    """
+
+    caches: list[tf.Tensor]
+    cross: list[tf.Tensor]
+    mask: tf.Tensor
+
+
+class KerasEngine:
+    """Runs a bert4keras T5 in memory; see `search.Engine` for its methods.
+
+    Args:
+        t5: ours or stock. Its weights are read at each step, so that training between two titles counts.
+    """
+
+    def __init__(self, t5: Any) -> None:
+        self._weights = named_variables(t5)
+        decoder = t5._decoder
+        self._layers = range(decoder.num_hidden_layers)
+        self._heads, self._head_size = decoder.num_attention_heads, decoder.attention_head_size
+        self._cross_position_bias = decoder.cross_position_bias
+        self._position_layer = t5.layers["Decoder-Embedding-Relative-Position"]
+        self._encoder = tf.function(lambda ids: t5.encoder(ids, training=False), reduce_retracing=True)
+        self._start = tf.function(self._start_graph, reduce_retracing=True)
+        self._step = tf.function(self._step_graph, reduce_retracing=True)
+
+    def start(self, sources: list[list[int]]) -> State:
+        """Encode the sources and compute their keys and values in every layer."""
+        ids = tf.constant(pad(sources))
+        cross, mask = self._start(self._encoder(ids), ids)
+        empty = tf.zeros((len(sources), self._heads, 0, self._head_size))
+        return State([empty] * len(cross), cross, mask)
+
+    def step(
+        self,
+        state: State,
+        tokens: np.ndarray,
+        parents: np.ndarray,
+        sources: np.ndarray,
+        forbidden: np.ndarray,
+        top: int,
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """Advance every beam by one token; see `search.Engine`."""
+        caches, cross, mask = state
+        if len(sources) < len(mask):
+            cross, mask = [tf.gather(each, sources) for each in cross], tf.gather(mask, sources)
+        rows = parents.ravel()
+        if len(rows) != caches[0].shape[0] or (rows != np.arange(len(rows))).any():
+            caches = [tf.gather(cache, rows) for cache in caches]
+        position = tf.constant(caches[0].shape[2], tf.int32)
+        caches, log_probs, best = self._step(
+            tf.constant(tokens), position, caches, cross, mask, tf.constant(forbidden), tf.constant(top)
+        )
+        shape = (*tokens.shape, -1)
+        return State(caches, cross, mask), best.numpy().reshape(shape), log_probs.numpy().reshape(shape)
+
+    def _start_graph(self, context: tf.Tensor, ids: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        context = tf.cast(context, tf.float32)
+        cross = []
+        for layer in self._layers:
+            for name in ("k", "v"):
+                projected = self._project(context, f"decoder/block_{layer:03d}/layer_001/EncDecAttention/{name}")
+                cross.append(self._split_heads(projected))
+        # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
+        visible = tf.logical_or(tf.not_equal(ids, 0), tf.equal(tf.range(tf.shape(ids)[1]), 0)[None])
+        return cross, tf.where(visible, 0.0, -float("inf"))
+
+    def _step_graph(
+        self,
+        tokens: tf.Tensor,
+        position: tf.Tensor,
+        caches: list[tf.Tensor],
+        cross: list[tf.Tensor],
+        mask: tf.Tensor,
+        forbidden: tf.Tensor,
+        top: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        sources, beams = tf.unstack(tf.shape(tokens))
+        x = tf.gather(self._weight("shared/embedding"), tf.reshape(tokens, (-1,)))  # [rows, hidden]
+        self_bias = self._position_bias(position, position + 1)[None, :, None, :]
+        cross_bias = mask[:, None, None, :]  # [sources, 1, 1, source_len]
+        if self._cross_position_bias:
+            cross_bias += self._position_bias(position, tf.shape(mask)[1])[None, :, None, :]
+        new_caches = []
+        for layer in self._layers:
+            block = f"decoder/block_{layer:03d}"
+            y = self._norm(x, f"{block}/layer_000/rms_norm/scale")
+            query, key, value = (
+                self._split_heads(self._project(y, f"{block}/layer_000/SelfAttention/{name}")[:, None])
+                for name in "qkv"
+            )
+            keys = tf.concat([caches[2 * layer], key], axis=2)
+            values = tf.concat([caches[2 * layer + 1], value], axis=2)
+            new_caches += [keys, values]
+            x += self._attend(query, keys, values, self_bias, f"{block}/layer_000/SelfAttention/o")
+
+            y = self._norm(x, f"{block}/layer_001/rms_norm/scale")
+            query = self._project(y, f"{block}/layer_001/EncDecAttention/q")
+            query = self._split_heads(tf.reshape(query, (sources, beams, -1)))
+            attended = self._attend(
+                query, cross[2 * layer], cross[2 * layer + 1], cross_bias, f"{block}/layer_001/EncDecAttention/o"
+            )
+            x += attended
+
+            y = self._norm(x, f"{block}/layer_002/rms_norm/scale")
+            gate, linear = (self._project(y, f"{block}/layer_002/DenseReluDense/wi_{n}/kernel") for n in (0, 1))
+            x += self._project(_gelu(gate) * linear, f"{block}/layer_002/DenseReluDense/wo/kernel")
+
+        x = self._norm(x, "decoder/rms_norm/scale") * x.shape[-1] ** -0.5  # the scale is bert4keras's
+        logits = self._project(x, "decoder/logits/kernel")  # [rows, vocab_size]
+        total = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
+        logits = tf.tensor_scatter_nd_min(logits, forbidden, tf.fill(tf.shape(forbidden)[:1], -float("inf")))
+        best_logits, best = tf.math.top_k(logits, top)
+        return new_caches, best_logits - total, best
+
+    def _weight(self, name: str) -> tf.Tensor:
+        return tf.convert_to_tensor(self._weights[name])
+
+    def _project(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Multiply the last axis by a weight matrix."""
+        weight = self._weight(name)
+        if len(x.shape) == 2:
+            return x @ weight
+        shape = tf.shape(x)
+        flat = tf.reshape(x, (-1, weight.shape[0])) @ weight
+        return tf.reshape(flat, (shape[0], shape[1], weight.shape[1]))
+
+    def _split_heads(self, x: tf.Tensor) -> tf.Tensor:
+        """[batch, length, H * D] to [batch, H, length, D]."""
+        shape = tf.shape(x)
+        return tf.transpose(tf.reshape(x, (shape[0], shape[1], self._heads, self._head_size)), (0, 2, 1, 3))
+
+    def _attend(self, query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor, out: str) -> tf.Tensor:
+        """Return [batch * queries, hidden]: queries [batch, H, queries, D] over keys and values [batch, H, keys, D]."""
+        weights = tf.nn.softmax(tf.matmul(query, keys, transpose_b=True) + bias)
+        attended = tf.transpose(weights @ values, (0, 2, 1, 3))
+        return self._project(tf.reshape(attended, (-1, self._heads * self._head_size)), out)
+
+    def _norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + _EPSILON) * self._weight(name)
+
+    def _position_bias(self, position: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return float32 [H, length], the bias of a query at `position` for each key."""
+        # The layer computes buckets of all queries up to the position; ours is the last.
+        buckets = self._position_layer.compute_position_ids([tf.zeros((1, position + 1)), tf.zeros((1, length))])[-1]
+        table = self._weight("decoder/block_000/layer_000/SelfAttention/relative_attention_bias")  # [buckets, H]
+        return tf.transpose(tf.gather(table, buckets))
+
+
+def _gelu(x: tf.Tensor) -> tf.Tensor:
+    """Return the exact gelu, as bert4keras has it."""
+    return 0.5 * x * (1.0 + tf.math.erf(x / np.sqrt(2.0)))
