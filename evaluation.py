@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
     parser.add_argument("--weights", help="weights to generate with; found in the usual places if not given")
     parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, keras, onnx or reference; changes no title but its speed"
+    )
     parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
     cli.add_flags(parser, DataConfig, GenerationConfig)
     flags = parser.parse_args(argv)
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_dir = choose_model_dir(flags.model_dir)
         from t5_pegasus.title import AutoTitle  # TensorFlow comes with it, which scoring alone does not need
 
-        title = AutoTitle.load(model_dir, flags.weights, user_dict=flags.user_dict, output_dir=flags.output_dir)
+        title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
         options = {"max_source_length": data.max_source_length, **dataclasses.asdict(generation)}
         predictions = title.generate([example.content for example in examples], progress=True, **options)
     else:

@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
     parser.add_argument("--weights", help="weights to use; found in the usual places if not given")
     parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, keras, onnx or reference; changes no title but its speed"
+    )
     parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
     cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length"))
     cli.add_flags(parser, GenerationConfig)
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is told at once
 
-    title = AutoTitle.load(model_dir, flags.weights, user_dict=flags.user_dict, output_dir=flags.output_dir)
+    title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
     output_format = flags.output_format or (
         "jsonl" if str(flags.output_file).endswith((".jsonl", ".jsonl.gz")) else "text"
     )

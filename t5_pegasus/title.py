@@ -1,5 +1,6 @@
 """AutoTitle: texts in, titles out. The one object most users hold."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
@@ -8,11 +9,8 @@ import tqdm
 
 from .batching import budget_batches
 from .config import DataConfig, GenerationConfig
-from .engines.keras import KerasEngine
 from .errors import OptionError
-from .locations import find_weights
-from .model import build_model
-from .reference import ReferenceDecoder
+from .locations import find_weights, is_exported
 from .search import BatchDecoder
 from .tokenizer import PegasusTokenizer
 
@@ -25,12 +23,39 @@ class Hypothesis(NamedTuple):
     ids: tuple[int, ...]
 
 
-def _keras_decoder(t5: Any, start_id: int, end_id: int) -> BatchDecoder:
-    return BatchDecoder(KerasEngine(t5), start_id, end_id)
+def _reference(t5: Any, tokenizer: PegasusTokenizer) -> Any:
+    from .reference import ReferenceDecoder
+
+    return ReferenceDecoder(t5, tokenizer.start_id, tokenizer.end_id)
 
 
-# What finds titles: of (t5, start_id, end_id) something with `search_batch(sources, config)`.
-ENGINES: dict[str, Callable[[Any, int, int], Any]] = {"reference": ReferenceDecoder, "keras": _keras_decoder}
+def _keras(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
+    from .engines.keras import KerasEngine
+
+    return BatchDecoder(KerasEngine(t5), tokenizer.start_id, tokenizer.end_id)
+
+
+def _onnx(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
+    from .export import export_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_model(t5, tokenizer.vocab_file, Path(folder) / "model")
+        return _exported(Path(folder) / "model", tokenizer)
+
+
+def _exported(model_dir: Path, tokenizer: PegasusTokenizer) -> BatchDecoder:
+    from .engines.onnx import OnnxEngine
+
+    return BatchDecoder(OnnxEngine(model_dir), tokenizer.start_id, tokenizer.end_id)
+
+
+# What finds the titles of a model in memory: something with `search_batch(sources, config)`. The packages behind a row
+# are imported when it is chosen: an exported model needs no TensorFlow.
+ENGINES: dict[str, Callable[[Any, PegasusTokenizer], Any]] = {
+    "keras": _keras,
+    "onnx": _onnx,
+    "reference": _reference,
+}
 
 # Texts that are sorted by length and decoded before the first of them is handed out.
 _TEXTS_AT_A_TIME = 256
@@ -53,8 +78,10 @@ class AutoTitle:
     def __init__(self, t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> None:
         if engine not in ("auto", *ENGINES):
             raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
-        self.tokenizer = tokenizer
-        self.decoder = ENGINES["keras" if engine == "auto" else engine](t5, tokenizer.start_id, tokenizer.end_id)
+        self._set_up(ENGINES["keras" if engine == "auto" else engine](t5, tokenizer), tokenizer)
+
+    def _set_up(self, decoder: Any, tokenizer: PegasusTokenizer) -> None:
+        self.decoder, self.tokenizer = decoder, tokenizer
 
     @classmethod
     def load(
@@ -68,17 +95,29 @@ class AutoTitle:
         """Load from a model directory.
 
         Args:
-            model_dir: holds config.json and vocab.txt.
+            model_dir: holds config.json, vocab.txt and perhaps weights; or an exported model (see `export`), which is
+                run by ONNX Runtime without TensorFlow.
             weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
                 pretrained weights there (see `locations.find_weights`).
-            engine: see `AutoTitle`.
+            engine: a row of ENGINES, or "auto".
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
 
-        Raises CheckpointError where there are no weights or they do not fit, DataError for a malformed directory.
+        Raises CheckpointError where there are no weights or they do not fit, DataError for a malformed directory,
+        OptionError for an engine that the directory is not for.
         """
+        model_dir = Path(model_dir)
+        tokenizer = PegasusTokenizer(model_dir / "vocab.txt", user_dict)
+        if is_exported(model_dir):
+            if weights is not None or engine not in ("auto", "onnx"):
+                raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
+            title = cls.__new__(cls)
+            title._set_up(_exported(model_dir, tokenizer), tokenizer)
+            return title
         weights = find_weights(model_dir, weights, output_dir)
-        return cls(build_model(model_dir, weights), PegasusTokenizer(Path(model_dir) / "vocab.txt", user_dict), engine)
+        from .model import build_model
+
+        return cls(build_model(model_dir, weights), tokenizer, engine)
 
     @overload
     def generate(self, text: str, topk: int = 1, **generation: Any) -> str: ...

@@ -1,15 +1,21 @@
 """A cached step is the full decoder's last position: on a random model, and in the titles of the trained one."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from t5_pegasus import AutoTitle, PegasusTokenizer, build_model, read_examples
+from t5_pegasus import AutoTitle, PegasusTokenizer, build_model, export, read_examples, score
 from t5_pegasus.backend import bert4keras
 from t5_pegasus.batching import pad
 from t5_pegasus.checkpoints import named_variables
 from t5_pegasus.config import GenerationConfig, ModelConfig
 from t5_pegasus.engines.keras import KerasEngine
-from t5_pegasus.locations import TINY_MODEL_DIR
+from t5_pegasus.engines.onnx import OnnxEngine
+from t5_pegasus.errors import CheckpointError, OptionError
+from t5_pegasus.export import export_model
+from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
 from t5_pegasus.search import BatchDecoder
 
 SHAPE = {
@@ -26,13 +32,26 @@ def random_sources(random, lengths):
     return [random.integers(106, 7000, length).tolist() for length in lengths]
 
 
+@pytest.fixture(params=["keras", "onnx"])
+def make_engine(request, tmp_path):
+    """Return a function from a model to an engine over it."""
+
+    def make(t5):
+        if request.param == "keras":
+            return KerasEngine(t5)
+        export_model(t5, TINY_MODEL_DIR / "vocab.txt", tmp_path / "exported")
+        return OnnxEngine(tmp_path / "exported")
+
+    return make
+
+
 @pytest.mark.parametrize("cross_position_bias", [True, False])
-def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bias):
+def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bias, make_engine):
     """Sources of unlike length, beams that change places, sources that leave: 40 tokens, past the exact buckets."""
     t5 = build_model(TINY_MODEL_DIR, with_lm="linear", cross_position_bias=cross_position_bias, **SHAPE)
     random = np.random.default_rng(7)
     sources = random_sources(random, (150, 9, 40, 3))
-    engine = KerasEngine(t5)
+    engine = make_engine(t5)
     state = engine.start(sources)
     alive, prefixes = [0, 1, 2, 3], [[] for _ in range(4)]
     previous_width = 1
@@ -57,9 +76,8 @@ def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bi
         assert (np.sort(rows, axis=1) == np.arange(7000)).all()
 
 
-def test_forbidden_tokens_never_come_back_and_change_no_other():
-    t5 = build_model(TINY_MODEL_DIR, **SHAPE)
-    engine = KerasEngine(t5)
+def test_forbidden_tokens_never_come_back_and_change_no_other(make_engine):
+    engine = make_engine(build_model(TINY_MODEL_DIR, **SHAPE))
     state = engine.start([[101, 500, 102]])
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
     _, best, log_probs = engine.step(state, tokens, zero[None], zero, NONE_FORBIDDEN, 10)
@@ -88,29 +106,106 @@ def assert_same_titles(found, expected):
     assert different <= 0.02 * len(expected)
 
 
+@pytest.fixture(scope="module")
+def decoders(trained_dir):
+    """Return a decoder over the trained model for every engine, by name."""
+    weights = trained_dir / "best_model.weights"
+    return {name: AutoTitle.load(TINY_MODEL_DIR, weights, name).decoder for name in ("keras", "onnx", "reference")}
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_titles_of_the_trained_model_are_the_references(trained_dir, trained_title, sample_pairs, options):
+def test_titles_of_the_trained_model_are_the_references(decoders, trained_title, sample_pairs, options):
     config = GenerationConfig(**options)
-    reference = AutoTitle.load(TINY_MODEL_DIR, trained_dir / "best_model.weights", engine="reference").decoder
     sources = trained_title.tokenizer.encode_batch([example.content for example in sample_pairs[:12]])
-    expected = reference.search_batch(sources, config)
-    assert_same_titles(trained_title.decoder.search_batch(sources, config), expected)
-    assert_same_titles([trained_title.decoder.search_batch([source], config)[0] for source in sources], expected)
+    expected = decoders["reference"].search_batch(sources, config)
+    for name in ("keras", "onnx"):
+        assert_same_titles(decoders[name].search_batch(sources, config), expected)
+        assert_same_titles([decoders[name].search_batch([source], config)[0] for source in sources], expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_beams", [1, 2, 4])
-def test_titles_of_200_abstracts_are_the_references(trained_dir, trained_title, public_data, num_beams):
+def test_titles_of_200_abstracts_are_the_references(decoders, trained_title, public_data, num_beams):
     config = GenerationConfig(num_beams=num_beams)
     texts = [example.content for example in read_examples(public_data / "csl" / "test.tsv")][:200]
     sources = trained_title.tokenizer.encode_batch(texts, 256)
-    reference = AutoTitle.load(TINY_MODEL_DIR, trained_dir / "best_model.weights", engine="reference").decoder
-    found = [
-        title
-        for start in range(0, 200, 16)
-        for title in trained_title.decoder.search_batch(sources[start:][:16], config)
+    expected = decoders["reference"].search_batch(sources, config)
+    for name in ("keras", "onnx"):
+        found = [decoders[name].search_batch(sources[start : start + 16], config) for start in range(0, 200, 16)]
+        assert_same_titles([titles for batch in found for titles in batch], expected)
+
+
+@pytest.fixture(scope="module")
+def int8_dir(trained_dir, tmp_path_factory):
+    """Return the trained model exported in int8 by the command line."""
+    folder = tmp_path_factory.mktemp("export") / "int8"
+    flags = ["--model_dir", str(TINY_MODEL_DIR), "--weights", str(trained_dir / "best_model.weights")]
+    assert export.main([*flags, "--output_dir", str(folder), "--quantize", "int8"]) == 0
+    return folder
+
+
+def test_int8_gives_a_text_the_same_title_in_any_batch(int8_dir, sample_pairs):
+    """Not nearly the same: a scale for a whole tensor would move a row's numbers with those of its neighbours."""
+    title = AutoTitle.load(int8_dir)
+    texts = [example.content[: 9 * number + 1] for number, example in enumerate(sample_pairs[:16])]
+    alone = [title.generate_n_best([text], num_beams=3)[0][0] for text in texts]
+    for together, single in zip(title.generate_n_best(texts, num_beams=3), alone, strict=True):
+        assert together[0].ids == single.ids
+        assert together[0].score == pytest.approx(single.score, abs=1e-4)
+
+
+def test_int8_scores_stay_near_those_of_float32(int8_dir, trained_dir):
+    random = np.random.default_rng(3)
+    sources = random_sources(random, (30, 80))
+    tokens, places = np.full((2, 1), 101, np.int32), np.arange(2, dtype=np.int32)
+    weights = trained_dir / "best_model.weights"
+    results = []
+    for engine in (KerasEngine(build_model(TINY_MODEL_DIR, weights)), OnnxEngine(int8_dir)):
+        _, best, log_probs = engine.step(engine.start(sources), tokens, places[:, None], places, NONE_FORBIDDEN, 7000)
+        results.append(np.take_along_axis(log_probs, np.argsort(best, axis=-1), axis=-1))
+    difference = np.abs(results[0] - results[1])
+    assert difference[results[0] > -12].max() < 0.5
+    assert 0 < difference.mean() < 0.15
+
+
+@pytest.mark.slow
+def test_int8_keeps_rouge_l_on_csl(int8_dir, trained_title, public_data):
+    examples = list(read_examples(public_data / "csl" / "test.tsv"))
+    contents, references = [e.content for e in examples], [e.title for e in examples]
+    scores = [
+        score(title.generate(contents), references)["rouge-l"] for title in (AutoTitle.load(int8_dir), trained_title)
     ]
-    assert_same_titles(found, reference.search_batch(sources, config))
+    assert abs(scores[0] - scores[1]) < 0.005
+
+
+def test_an_exported_model_runs_without_tensorflow(int8_dir, sample_pairs):
+    code = (
+        "import sys; from t5_pegasus import AutoTitle; "
+        f"print(AutoTitle.load({str(int8_dir)!r}).generate({sample_pairs[0].content!r}, topk=2)); "
+        "assert not {'tensorflow', 'tf_keras', 'bert4keras', 'onnx'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == AutoTitle.load(int8_dir).generate(sample_pairs[0].content, topk=2)
+
+
+def test_exports_are_whole_and_never_over_something(trained_dir, tmp_path, monkeypatch):
+    t5 = build_model(TINY_MODEL_DIR, **SHAPE)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    with pytest.raises(OptionError, match="output_dir must be empty or not exist"):
+        export_model(t5, TINY_MODEL_DIR / "vocab.txt", tmp_path / "taken")
+    monkeypatch.setattr(export.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        export_model(t5, TINY_MODEL_DIR / "vocab.txt", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_what_is_no_export_is_said(tmp_path, int8_dir):
+    with pytest.raises(CheckpointError, match="is not an exported model"):
+        OnnxEngine(tmp_path)
+    with pytest.raises(OptionError, match="is an exported model: give no weights"):
+        AutoTitle.load(int8_dir, weights="best_model.weights")
 
 
 def test_a_stock_model_runs_in_the_engine_too():

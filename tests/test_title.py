@@ -73,7 +73,7 @@ def test_wrong_options_are_named(trained_title):
         trained_title.generate("标题", num_beams=0)
     with pytest.raises(OptionError, match="got beam_width"):
         trained_title.generate("标题", beam_width=3)
-    with pytest.raises(OptionError, match="engine must be one of auto, reference, keras, got fast"):
+    with pytest.raises(OptionError, match="engine must be one of auto, keras, onnx, reference, got fast"):
         AutoTitle(None, trained_title.tokenizer, engine="fast")
 
 

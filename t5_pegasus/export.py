@@ -1,0 +1,323 @@
+"""Write a model as ONNX graphs: `python -m t5_pegasus.export --model_dir DIR --output_dir DIR [--quantize int8]`.
+
+The output directory holds what `engines/onnx.py` runs without TensorFlow, opset 20:
+
+- `encoder.onnx`: `ids` int64 [sources, source_len] -> `mask` float [sources, 1, 1, source_len] (0, or -inf at padding)
+  and, for each layer, `cross_key_N`, `cross_value_N` float [sources, heads, source_len, head_size];
+- `decoder.onnx`, one token a beam: `tokens` int64 [sources, beams], `parents` int64 [rows] (the row of the caches that
+  each beam goes on from), `forbidden` int64 [pairs, 2], `top` int64 [1], `mask`, `cross_*` of the encoder, and for each
+  layer `key_N`, `value_N` float [rows before, heads, length, head_size] -> `best` int64 and `log_probs` float
+  [rows, top], and the caches one token longer, `new_key_N`, `new_value_N`;
+- the weights beside them as external data, `vocab.txt` and `config.json`.
+
+With int8 every matrix is rounded with a scale a column, and what it multiplies with a scale a row at run time, so that
+no row depends on the others of its batch.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from . import cli
+from .backend import tf
+from .checkpoints import named_variables
+from .config import option
+from .errors import OptionError
+from .locations import choose_model_dir, find_weights
+from .model import PegasusT5, build_model
+
+OPSET = 20
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+
+_FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """How a model is written."""
+
+    quantize: str = option(
+        "no", "int8 is a quarter of the size and faster; scores move a little", choices=("no", "int8")
+    )
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for an unknown precision."""
+        if self.quantize not in ("no", "int8"):
+            raise OptionError(f"quantize must be no or int8, got {self.quantize}")
+
+
+def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no") -> None:
+    """Write the engine's directory, whole or not at all.
+
+    Args:
+        t5: the model, as `build_model` returns it.
+        vocab_file: copied beside the graphs.
+        output_dir: made; must not exist, or be empty.
+        quantize: "no" for float32 or "int8".
+
+    Raises OptionError for a directory that holds something.
+    """
+    ExportConfig(quantize)
+    output_dir = Path(output_dir)
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise OptionError(f"output_dir must be empty or not exist, got {output_dir}")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
+        folder = Path(temporary) / "model"
+        folder.mkdir()
+        for name, make in ((ENCODER, _encoder_graph), (DECODER, _decoder_graph)):
+            model = helper.make_model(make(t5, quantize), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+            # Beside the graph, since a protocol buffer holds no more than 2 GB.
+            onnx.save_model(
+                model, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024
+            )
+            onnx.checker.check_model(folder / name)
+        shutil.copyfile(vocab_file, folder / "vocab.txt")
+        settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET}
+        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if output_dir.exists():
+            output_dir.rmdir()
+        folder.replace(output_dir)
+
+
+class _Graph:
+    """A graph in the making: nodes and weights are added, names are made up."""
+
+    def __init__(self, t5: PegasusT5, quantize: str) -> None:
+        self.weights = named_variables(t5)
+        self.config = t5.config
+        self.quantize = quantize == "int8"
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def input(self, name: str, kind: int, *shape: int | str) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, value: str, name: str, kind: int, *shape: int | str) -> None:
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def constant(self, value: Any, name: str | None = None) -> str:
+        name = name or f"constant_{len(self.constants)}"
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64), f"ints_{'_'.join(map(str, values))}")
+
+    def weight(self, name: str) -> str:
+        return self.constant(self.weights[name].numpy(), name)
+
+    def __call__(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        names = [f"{kind.lower()}_{len(self.nodes)}_{number}" for number in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def finish(self, name: str) -> Any:
+        return helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.constants.values()))
+
+    # What T5 is made of. Rows are float [rows, width].
+
+    def rows(self, x: str, width: int) -> str:
+        return str(self("Reshape", x, self.ints(-1, width)))
+
+    def matmul(self, x: str, *names: str) -> str:
+        """Multiply rows by weight matrices, those of several names side by side."""
+        weight = np.concatenate([self.weights[name].numpy() for name in names], axis=1)
+        name = "+".join(names)
+        if not self.quantize:
+            return str(self("MatMul", x, self.constant(weight, name)))
+        scales = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127
+        rounded = np.rint(weight / scales).astype(np.int8)
+        largest = self("ReduceMax", self("Abs", x), self.ints(1), keepdims=0)  # [rows]
+        scale = self(
+            "Div", self("Max", largest, self.constant(np.float32(1e-12), "tiny")), self.constant(np.float32(127), "127")
+        )
+        zeros = self("Expand", self.constant(np.uint8(128), "zero_point"), self("Shape", scale))
+        quantized = self("QuantizeLinear", x, scale, zeros, axis=0)
+        product = self(
+            "MatMulInteger", quantized, self.constant(rounded, name), self.constant(np.uint8(128), "zero_point")
+        )
+        column = self("Unsqueeze", scale, self.ints(1))
+        product = self("Mul", self("Cast", product, to=_FLOAT), column)
+        return str(self("Mul", product, self.constant(scales.astype(np.float32), f"{name}/scales")))
+
+    def embed(self, ids: str) -> str:
+        """Return the embeddings of ids [rows], float [rows, hidden]."""
+        table = self.weights["shared/embedding"].numpy()
+        if not self.quantize:
+            return str(self("Gather", self.constant(table, "shared/embedding"), ids))
+        scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
+        rounded = self.constant(np.rint(table / scales).astype(np.int8), "shared/embedding")
+        values = self("Cast", self("Gather", rounded, ids), to=_FLOAT)
+        return str(self("Mul", values, self("Gather", self.constant(scales.astype(np.float32), "shared/scales"), ids)))
+
+    def norm(self, x: str, name: str) -> str:
+        mean = self("ReduceMean", self("Mul", x, x), self.ints(-1), keepdims=1)
+        root = self("Sqrt", self("Add", mean, self.constant(np.float32(1e-6), "epsilon")))
+        return str(self("Mul", self("Div", x, root), self.weight(name)))
+
+    def heads(self, x: str, batch: str) -> str:
+        """Split rows [batch * length, heads * size] into [batch, heads, length, size]; `batch` is int64 [1]."""
+        config = self.config
+        tail = self.ints(-1, config.num_attention_heads, config.attention_head_size)
+        split = self("Reshape", x, self("Concat", batch, tail, axis=0))
+        return str(self("Transpose", split, perm=[0, 2, 1, 3]))
+
+    def attend(self, query: str, key: str, value: str, bias: str, out: str) -> str:
+        """Return rows of attention; `bias` is added to the scores [batch, heads, queries, keys]."""
+        scores = self("Add", self("MatMul", query, self("Transpose", key, perm=[0, 1, 3, 2])), bias)
+        values = self("Transpose", self("MatMul", self("Softmax", scores, axis=-1), value), perm=[0, 2, 1, 3])
+        return self.matmul(self.rows(values, self.config.num_attention_heads * self.config.attention_head_size), out)
+
+    def feed_forward(self, x: str, block: str) -> str:
+        wide = self.matmul(x, f"{block}/wi_0/kernel", f"{block}/wi_1/kernel")
+        gate, linear = self("Split", wide, outputs=2, axis=1, num_outputs=2)
+        return self.matmul(self("Mul", self("Gelu", gate), linear), f"{block}/wo/kernel")
+
+    def position_bias(self, layer: Any, name: str, offsets: str) -> str:
+        """Return [heads, *offsets' shape], the biases of keys that lie so many tokens after their query."""
+        reach = self.config.relative_attention_max_distance
+        # Row `reach` of the layer's buckets has all offsets from -reach to reach; beyond, buckets stay the same.
+        buckets = layer.compute_position_ids([tf.zeros((1, reach + 1)), tf.zeros((1, 2 * reach + 1))])[reach].numpy()
+        table = self.constant(self.weights[name].numpy()[buckets].T, f"{name}/by_offset")
+        clipped = self("Clip", offsets, *(self.constant(np.int64(limit)) for limit in (-reach, reach)))
+        return str(self("Gather", table, self("Add", clipped, self.constant(np.int64(reach))), axis=1))
+
+    def length(self, x: str, axis: int) -> str:
+        """Return the length of an axis, int64 [1]."""
+        return str(self("Shape", x, start=axis, end=axis + 1))
+
+    def range(self, length: str) -> str:
+        """Return int64 [length]; `length` is int64 [1]."""
+        return str(
+            self("Range", self.constant(np.int64(0), "0"), self("Squeeze", length), self.constant(np.int64(1), "1"))
+        )
+
+
+def _cache_names(config: Any, prefix: str = "") -> list[str]:
+    return [f"{prefix}{kind}_{layer}" for layer in range(config.num_hidden_layers) for kind in ("key", "value")]
+
+
+def _encoder_graph(t5: PegasusT5, quantize: str) -> Any:
+    g, config = _Graph(t5, quantize), t5.config
+    ids = g.input("ids", _INT, "sources", "source_len")
+    sources, positions = g.length(ids, 0), g.range(g.length(ids, 1))
+    # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
+    zero = g.constant(np.int64(0), "0")
+    visible = g("Or", g("Not", g("Equal", ids, zero)), g("Unsqueeze", g("Equal", positions, zero), g.ints(0)))
+    floats = [g.constant(np.float32(value)) for value in (0, -np.inf)]
+    mask = g("Unsqueeze", g("Where", visible, *floats), g.ints(1, 2))
+    offsets = g("Sub", g("Unsqueeze", positions, g.ints(0)), g("Unsqueeze", positions, g.ints(1)))
+    layer = t5.layers["Encoder-Embedding-Relative-Position"]
+    bias_name = "encoder/block_000/layer_000/SelfAttention/relative_attention_bias"
+    bias = g("Add", g("Unsqueeze", g.position_bias(layer, bias_name, offsets), g.ints(0)), mask)
+    x = g.embed(g("Reshape", ids, g.ints(-1)))
+    for number in range(config.num_hidden_layers):
+        block = f"encoder/block_{number:03d}"
+        attention = f"{block}/layer_000/SelfAttention"
+        y = g.matmul(g.norm(x, f"{block}/layer_000/rms_norm/scale"), *(f"{attention}/{name}" for name in "qkv"))
+        query, key, value = (g.heads(part, sources) for part in g("Split", y, outputs=3, axis=1, num_outputs=3))
+        x = g("Add", x, g.attend(query, key, value, bias, f"{attention}/o"))
+        y = g.norm(x, f"{block}/layer_001/rms_norm/scale")
+        x = g("Add", x, g.feed_forward(y, f"{block}/layer_001/DenseReluDense"))
+    context = g.norm(x, "encoder/rms_norm/scale")
+    g.output(mask, "mask", _FLOAT, "sources", 1, 1, "source_len")
+    shape = ("sources", config.num_attention_heads, "source_len", config.attention_head_size)
+    for number in range(config.num_hidden_layers):
+        attention = f"decoder/block_{number:03d}/layer_001/EncDecAttention"
+        both = g("Split", g.matmul(context, f"{attention}/k", f"{attention}/v"), outputs=2, axis=1, num_outputs=2)
+        for kind, part in zip(("key", "value"), both, strict=True):
+            g.output(g.heads(part, sources), f"cross_{kind}_{number}", _FLOAT, *shape)
+    return g.finish("encoder")
+
+
+def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
+    g, config = _Graph(t5, quantize), t5.config
+    size = (config.num_attention_heads, config.attention_head_size)
+    tokens = g.input("tokens", _INT, "sources", "beams")
+    parents = g.input("parents", _INT, "rows")
+    forbidden = g.input("forbidden", _INT, "pairs", 2)
+    top = g.input("top", _INT, 1)
+    mask = g.input("mask", _FLOAT, "sources", 1, 1, "source_len")
+    cross = [
+        g.input(name, _FLOAT, "sources", size[0], "source_len", size[1]) for name in _cache_names(config, "cross_")
+    ]
+    caches = [g.input(name, _FLOAT, "rows_before", size[0], "length", size[1]) for name in _cache_names(config)]
+
+    sources, rows, length = g.length(tokens, 0), g.length(parents, 0), g.length(caches[0], 2)
+    bias_name = "decoder/block_000/layer_000/SelfAttention/relative_attention_bias"
+    layer = t5.layers["Decoder-Embedding-Relative-Position"]
+
+    def bias(keys: str) -> str:
+        """Return the biases of the one query at `length` for so many keys, [1, heads, 1, keys]."""
+        return str(g("Unsqueeze", g.position_bias(layer, bias_name, g("Sub", g.range(keys), length)), g.ints(0, 2)))
+
+    self_bias = bias(g("Add", length, g.ints(1)))
+    cross_bias = g("Add", bias(g.length(mask, 3)), mask) if config.cross_position_bias else mask
+    x = g.embed(g("Reshape", tokens, g.ints(-1)))
+    new_caches = []
+    for number in range(config.num_hidden_layers):
+        block = f"decoder/block_{number:03d}"
+        attention = f"{block}/layer_000/SelfAttention"
+        y = g.matmul(g.norm(x, f"{block}/layer_000/rms_norm/scale"), *(f"{attention}/{name}" for name in "qkv"))
+        query, key, value = (g.heads(part, rows) for part in g("Split", y, outputs=3, axis=1, num_outputs=3))
+        key, value = (
+            g("Concat", g("Gather", cache, parents), new, axis=2)
+            for cache, new in zip(caches[2 * number :], (key, value), strict=False)
+        )
+        new_caches += [key, value]
+        x = g("Add", x, g.attend(query, key, value, self_bias, f"{attention}/o"))
+        attention = f"{block}/layer_001/EncDecAttention"
+        query = g.matmul(g.norm(x, f"{block}/layer_001/rms_norm/scale"), f"{attention}/q")
+        # Beams of a source stand in the query axis, so that its keys and values are there once.
+        query = g.heads(query, sources)
+        x = g("Add", x, g.attend(query, cross[2 * number], cross[2 * number + 1], cross_bias, f"{attention}/o"))
+        y = g.norm(x, f"{block}/layer_002/rms_norm/scale")
+        x = g("Add", x, g.feed_forward(y, f"{block}/layer_002/DenseReluDense"))
+    x = g.norm(x, "decoder/rms_norm/scale")
+    x = g("Mul", x, g.constant(np.float32(config.hidden_size**-0.5), "output_scale"))  # bert4keras's
+    logits = g.matmul(x, "decoder/logits/kernel")
+    total = g("ReduceLogSumExp", logits, g.ints(1), keepdims=1)
+    never = g("Expand", g.constant(np.float32(-np.inf), "never"), g.length(forbidden, 0))
+    best_logits, best = g("TopK", g("ScatterND", logits, forbidden, never), top, outputs=2, axis=1)
+    g.output(g("Sub", best_logits, total), "log_probs", _FLOAT, "rows", "top")
+    g.output(best, "best", _INT, "rows", "top")
+    for name, cache in zip(_cache_names(config, "new_"), new_caches, strict=True):
+        g.output(cache, name, _FLOAT, "rows", size[0], "new_length", size[1])
+    return g.finish("decoder")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export a model directory."""
+    parser = cli.make_parser("Write a model as ONNX graphs, to run without TensorFlow.")
+    parser.add_argument(
+        "--model_dir", help="config.json, vocab.txt and weights; the base or the tiny model if not given"
+    )
+    parser.add_argument("--weights", help="weights to export; found in the usual places if not given")
+    parser.add_argument("--output_dir", required=True, help="directory to make")
+    cli.add_flags(parser, ExportConfig)
+    flags = parser.parse_args(argv)
+    config = cli.config_from(flags, ExportConfig)
+    model_dir = choose_model_dir(flags.model_dir)
+    t5 = build_model(model_dir, find_weights(model_dir, flags.weights))
+    export_model(t5, model_dir / "vocab.txt", flags.output_dir, config.quantize)
+    print(f"exported to {flags.output_dir}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
