@@ -5,6 +5,8 @@ reader into a dict of such names, a writer from it, and a row in `FORMATS`.
 """
 
 import dataclasses
+import io
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,22 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .backend import tf
+from .backend import keras, tf
 from .errors import CheckpointError
 from .files import atomic_path
 
 Weights = dict[str, np.ndarray]
 
-# What training leaves in a TensorFlow checkpoint besides the weights.
-_OPTIMIZER_STATE = ("adam_m", "adam_v", "_slot_m", "_slot_v", "_slot_vc", "_slot_vr", "global_step")
+# What training leaves in a TensorFlow checkpoint besides the weights: of BERT's AdamW, of T5's Adafactor, of tf.train.
+_OPTIMIZER_STATE = (
+    *("adam_m", "adam_v", "_slot_m", "_slot_v", "_slot_vc", "_slot_vr"),
+    *("/Adam", "/Adam_1", "beta1_power", "beta2_power", "global_step"),
+)
+
+# What the three libraries raise for a file that is cut off, damaged or of another make.
+_READ_ERRORS = (OSError, LookupError, ValueError, RuntimeError, tf.errors.OpError, safetensors.SafetensorError)
+
+_SAVE_AGAIN = 'save the weights again with model.save_weights("best_model.weights", save_format="h5")'
 
 _MOST_NAMED = 3  # variables listed in an error; the rest are counted
 
@@ -33,13 +43,17 @@ def load_weights(t5: Any, path: str | Path) -> None:
         t5: bert4keras's T5 object, as `build_model` returns it.
         path: a TensorFlow checkpoint (its prefix, such as `model.ckpt`) with official names of either kind,
             `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever it is called;
-            a safetensors file of `save_weights`.
+            a safetensors file of `save_weights`. Half precision is widened to float32.
 
-    Raises CheckpointError naming what is missing, what is left over and what has another shape (with both shapes).
+    Raises CheckpointError for a file that cannot be read, and naming what is missing, what is left over and what has
+    another shape (with both shapes); the network is then as it was.
     """
     path = Path(path)
     variables = named_variables(t5)
-    found = _format_of(path).read(path, t5)
+    try:
+        found = _format_of(path).read(path, t5)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{path} cannot be read, it may be damaged or cut off: {_one_line(error)}") from error
     problems = [
         *_listed("lacks", [name for name in variables if name not in found]),
         *_listed("has, unknown to the model,", [name for name in found if name not in variables]),
@@ -61,11 +75,15 @@ def load_weights(t5: Any, path: str | Path) -> None:
 def save_weights(t5: Any, path: str | Path) -> None:
     """Save every weight: safetensors for a name in `.safetensors`, a TensorFlow checkpoint for `.ckpt`, else HDF5.
 
-    The file appears whole or not at all. The HDF5 file is what Keras's own `load_weights` reads.
+    The file appears whole or not at all. The HDF5 file is what Keras's own `load_weights` reads, unless its name ends
+    in `.weights.h5`, where Keras expects its newer layout. Raises CheckpointError where the disk is full or read-only.
     """
     path = Path(path)
     format_ = next((row for row in FORMATS if path.suffix == row.suffix), HDF5)
-    format_.write(path, t5)
+    try:
+        format_.write(path, t5)
+    except (OSError, tf.errors.OpError) as error:
+        raise CheckpointError(f"cannot write {path}: {_one_line(error)}") from error
 
 
 def named_variables(t5: Any) -> dict[str, Any]:
@@ -74,8 +92,12 @@ def named_variables(t5: Any) -> dict[str, Any]:
         name: variable
         for layer, names in t5.variable_mapping().items()
         if layer in t5.layers
-        for name, variable in zip(names, t5.layers[layer].trainable_weights, strict=True)
+        for name, variable in zip(names, t5.layers[layer].weights, strict=True)  # frozen ones too
     }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _listed(verb: str, items: list[str]) -> list[str]:
@@ -90,6 +112,17 @@ def _transposed_on_disk(weights: Iterable[tuple[str, np.ndarray]]) -> Weights:
     return {name: value.T if "relative_attention_bias" in name else value for name, value in weights}
 
 
+def _named_values(t5: Any) -> Weights:
+    """Return the values of the weights as they stand in a T5 checkpoint."""
+    values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
+    return {name: np.ascontiguousarray(value) for name, value in values.items()}
+
+
+def _write_bytes(path: Path, data: bytes | memoryview) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 # TensorFlow checkpoints
 
 
@@ -97,27 +130,28 @@ def _read_checkpoint(path: Path, t5: Any) -> Weights:
     reader = tf.train.load_checkpoint(str(path))
     names = [name for name in reader.get_variable_to_shape_map() if not name.endswith(_OPTIMIZER_STATE)]
     if any(".ATTRIBUTES" in name for name in names):
-        raise CheckpointError(
-            f"{path} is a TensorFlow checkpoint of Keras objects, without layer names; "
-            'save the weights again with model.save_weights(path, save_format="h5")'
-        )
-    # T5.1.1 checkpoints say layer_norm where mT5's, from the same code a year later, say rms_norm.
-    return _transposed_on_disk((name.replace("layer_norm", "rms_norm"), reader.get_tensor(name)) for name in names)
+        raise CheckpointError(f"{path} is a TensorFlow checkpoint of Keras objects, without layer names; {_SAVE_AGAIN}")
+    # T5.1.1 checkpoints say layer_norm (at the very end final_layer_norm), mT5's rms_norm everywhere.
+    return _transposed_on_disk(
+        (name.replace("final_layer_norm", "rms_norm").replace("layer_norm", "rms_norm"), reader.get_tensor(name))
+        for name in names
+    )
 
 
 def _write_checkpoint(path: Path, t5: Any) -> None:
-    values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
-    with atomic_path(path) as temporary:
+    values = _named_values(t5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        prefix = Path(folder, path.name)
         tf.raw_ops.SaveV2(
-            prefix=str(temporary),
+            prefix=str(prefix),
             tensor_names=list(values),
             shape_and_slices=[""] * len(values),
-            tensors=[np.ascontiguousarray(value) for value in values.values()],
+            tensors=list(values.values()),
         )
         # The index is renamed last: it is what makes a checkpoint be there.
         for ending in (".data-00000-of-00001", ".index"):
-            temporary.with_name(temporary.name + ending).replace(path.with_name(path.name + ending))
-    path.unlink()
+            prefix.with_name(prefix.name + ending).replace(path.with_name(path.name + ending))
 
 
 # HDF5, the layout of Keras's save_weights
@@ -128,14 +162,15 @@ def _read_hdf5(path: Path, t5: Any) -> Weights:
     weights: Weights = {}
     with h5py.File(path, "r") as file:
         root = file.get("model_weights", file)
-        for layer in _hdf5_names(root, "layer_names"):
-            values = [root[layer][name][()] for name in _hdf5_names(root[layer], "weight_names")]
-            if values and layer not in mapping:
-                raise CheckpointError(f"{path} has a layer {layer!r}, unknown to the model")
+        layers = _hdf5_names(root, "layer_names")
+        if not layers:
+            raise CheckpointError(f"{path} is an HDF5 file without layer names; {_SAVE_AGAIN}")
+        for layer in layers:
             names = mapping.get(layer, [])
-            if values and len(values) != len(names):
-                raise CheckpointError(f"{path} has {len(values)} weights in layer {layer!r}, the model {len(names)}")
-            weights.update(zip(names, values, strict=False))
+            for position, name in enumerate(_hdf5_names(root[layer], "weight_names")):
+                # One too many for its layer keeps the name it has in the file, and is found to be left over.
+                official = names[position] if position < len(names) else f"{layer}/{name}"
+                weights[official] = root[layer][name][()]
     return weights
 
 
@@ -148,8 +183,17 @@ def _hdf5_names(group: Any, attribute: str) -> list[str]:
 
 
 def _write_hdf5(path: Path, t5: Any) -> None:
-    with atomic_path(path) as temporary:
-        t5.model.save_weights(temporary, save_format="h5")
+    # Made in memory: HDF5 itself may bring the process down when a write fails.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in t5.model.layers]
+        file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", keras.__version__.encode()
+        for layer in t5.model.layers:
+            group = file.create_group(layer.name)
+            group.attrs["weight_names"] = [variable.name.encode() for variable in layer.weights]
+            for variable in layer.weights:
+                group[variable.name] = variable.numpy()
+    _write_bytes(path, image.getbuffer())
 
 
 # safetensors
@@ -160,9 +204,7 @@ def _read_safetensors(path: Path, t5: Any) -> Weights:
 
 
 def _write_safetensors(path: Path, t5: Any) -> None:
-    values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
-    with atomic_path(path) as temporary:
-        safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, temporary)
+    _write_bytes(path, safetensors.numpy.save(_named_values(t5)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +231,7 @@ CHECKPOINT = Format(
 HDF5 = Format(".h5", lambda path: _starts_with(path, 0, b"\x89HDF\r\n\x1a\n"), _read_hdf5, _write_hdf5)
 # A safetensors file begins with the length of its JSON header, in 8 bytes.
 SAFETENSORS = Format(".safetensors", lambda path: _starts_with(path, 8, b"{"), _read_safetensors, _write_safetensors)
-FORMATS = (CHECKPOINT, HDF5, SAFETENSORS)
+FORMATS = (HDF5, SAFETENSORS, CHECKPOINT)
 
 
 def _format_of(path: Path) -> Format:

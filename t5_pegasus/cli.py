@@ -10,16 +10,23 @@ import typing
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from .errors import PegasusError
+from .errors import OptionError, PegasusError
 
 Config = TypeVar("Config")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        """Raise OptionError where argparse would print its whole usage."""
+        raise OptionError(f"{message} (--help lists the flags)")
+
+
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser that shows defaults and takes no abbreviated flags, which would break as flags are added."""
-    return argparse.ArgumentParser(
-        description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    """Return a parser that shows defaults and takes no abbreviated flags, which would break as flags are added.
+
+    Flags that cannot be parsed raise OptionError.
+    """
+    return _Parser(description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
 
 def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Collection[str] = ()) -> None:

@@ -63,6 +63,8 @@ class ModelConfig:
         )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1", getattr(self, name))
+        # The feed-forward layers of T5 1.1 are gated: one activation for the gate, one for what it lets through.
+        _require(len(self.hidden_act) == 2, "hidden_act must be two activations", list(self.hidden_act))
 
     @classmethod
     def load(cls, model_dir: str | Path, **overrides: Any) -> Self:
@@ -91,9 +93,11 @@ class ModelConfig:
                 continue
             value = values[name]
             if name == "hidden_act":
-                values[name] = (value,) if isinstance(value, str) else tuple(value)
+                names = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+                _require(names, f"{name} in {path} must be a list of names", repr(value))
+                values[name] = tuple(value)
             elif field.type is float:
-                _require(isinstance(value, int | float), f"{name} in {path} must be a number", repr(value))
+                _require(type(value) in (int, float), f"{name} in {path} must be a number", repr(value))
             else:
                 kind = cast(type, field.type)
                 _require(type(value) is kind, f"{name} in {path} must be {kind.__name__}", repr(value))
@@ -132,10 +136,11 @@ class GenerationConfig:
     length_penalty: float = option(0.0, "above 0 favours long titles, below 0 short ones; 0 compares plain sums")
     no_repeat_ngram_size: int = option(0, "no sequence of this many tokens occurs twice; 0 is off")
     num_return_sequences: int = option(1, "titles per text, best first; at most num_beams")
+    batch_tokens: int = option(8192, "tokens of texts, times beams, that are decoded together; changes no title")
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value out of range or a combination that cannot be met."""
-        _at_least(self, 1, "num_beams", "max_new_tokens", "num_return_sequences")
+        _at_least(self, 1, "num_beams", "max_new_tokens", "num_return_sequences", "batch_tokens")
         _at_least(self, 0, "min_new_tokens", "no_repeat_ngram_size")
         _require(math.isfinite(self.length_penalty), "length_penalty must be a finite number", self.length_penalty)
         for low, high in (("min_new_tokens", "max_new_tokens"), ("num_return_sequences", "num_beams")):
@@ -152,8 +157,8 @@ class GenerationConfig:
         for name, value in generation.items():
             _require(name in names, f"generation options are {', '.join(names)}", name)
             _require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
-            kind = int if name != "length_penalty" else (int, float)
-            _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} must be a number", repr(value))
+            kinds, rule = ((int, float), "a number") if name == "length_penalty" else ((int,), "a whole number")
+            _require(isinstance(value, kinds) and not isinstance(value, bool), f"{name} must be {rule}", repr(value))
             values[names[name]] = value
         return cls(**values)
 
@@ -183,11 +188,9 @@ class TrainingConfig:
         """Raise OptionError for a value that training cannot use."""
         _at_least(self, 1, "num_train_epochs", "per_device_train_batch_size", "max_eval_samples", "eval_num_beams")
         _at_least(self, 0, "weight_decay", "max_grad_norm", "early_stopping_patience", "seed")
-        _require(
-            math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            "learning_rate must be above 0",
-            self.learning_rate,
-        )
+        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
+            _require(math.isfinite(getattr(self, name)), f"{name} must be a finite number", getattr(self, name))
+        _require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
         _require(0 <= self.warmup_ratio <= 1, "warmup_ratio must be from 0 to 1", self.warmup_ratio)
         for name in ("label_smoothing_factor", "dropout_rate"):
             value = getattr(self, name)

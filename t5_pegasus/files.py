@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -27,16 +28,25 @@ def open_text(path: str | Path) -> io.TextIOWrapper:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """Return all lines of a file as `open_text` reads it. Raises DataError where it cannot be read to its end."""
+    try:
+        with open_text(path) as file:
+            return list(file)
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error it is removed.
 
     Whoever reads `path` sees the old file or the whole new one, also after Ctrl-C or on a full disk. Raises OptionError
-    where `path` is a directory.
+    where `path` is a directory or a device: to rename a file to /dev/null would put an end to it, where root may.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OptionError(f"the file to write must not be a directory, got {path}")
+    if path.exists() and not path.is_file():
+        raise OptionError(f"the file to write must not be a directory or a device, got {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(handle)

@@ -1,7 +1,8 @@
 """T5-PEGASUS as a bert4keras model: built from config.json, exact under padding and in mixed precision.
 
-The network is bert4keras's own T5 (its layers, its weight names); what is changed is listed in `_LAYERS` and in the two
-mixins below it, each with its reason.
+The network is bert4keras's own T5 (its layers, its weight names); what is changed is listed in `_LAYERS` and in the
+classes below it, each with its reason. The layers stand in the order that stock bert4keras has them in, so that
+Keras's `load_weights`, which goes by that order, takes weights from one to the other.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from .backend import bert4keras, keras, tf
 from .checkpoints import load_weights, named_variables
 from .config import ModelConfig
-from .errors import CheckpointError
+from .errors import CheckpointError, OptionError
 from .locations import pretrained_weights
 from .tokenizer import read_vocabulary
 
@@ -55,8 +56,34 @@ class RMSNorm(bert4keras.layers.LayerNormalization):  # type: ignore[misc]
         return tf.cast(x * tf.cast(self.gamma, tf.float32), inputs.dtype)
 
 
+class EncoderOutputNorm(RMSNorm):
+    """The encoder's last norm, which sets its output at padding to exactly 0, where `Attention` finds it again."""
+
+    def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """Float [batch, source_len, hidden], mask bool [batch, source_len] to the same shape and type."""
+        x = super().call(inputs)
+        return x if mask is None else x * tf.cast(mask, x.dtype)[:, :, None]
+
+
 class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
-    """bert4keras's attention with scores, biases and softmax in float32, whatever the compute type."""
+    """bert4keras's attention which never sees padding, with biases and softmax in float32, whatever the compute type.
+
+    In `t5.model` the mask of the context comes with the encoder's output. `t5.decoder` alone is fed an array, which has
+    none: there a position that is 0 throughout is padding, and no other is, since the encoder ends in a norm.
+    """
+
+    def call(self, inputs: list[tf.Tensor], mask: Any = None, **kwargs: Any) -> tf.Tensor:
+        """Attend, [batch, queries, hidden]; the signature is bert4keras's.
+
+        Args:
+            inputs: float [batch, queries, hidden], twice [batch, keys, hidden], then what `pay_attention_to` takes.
+            mask: of each input, bool [batch, length] or None.
+            kwargs: see `pay_attention_to`.
+        """
+        masks = [None] * len(inputs) if mask is None else list(mask)
+        if masks[2] is None:
+            masks[2] = tf.reduce_any(tf.not_equal(inputs[2], 0), axis=-1)
+        return super().call(inputs, mask=masks, **kwargs)
 
     def pay_attention_to(self, inputs: list[tf.Tensor], mask: Any = None, **kwargs: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Attend; the signature is bert4keras's.
@@ -64,24 +91,20 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
         Args:
             inputs: queries [batch, queries, heads, head_size], keys and values [batch, keys, heads, head_size], then
                 the causal mask (bool [queries, keys]) and the position bias [queries, keys, heads], where there are.
-            mask: (unused, bool [batch, keys] or None).
+            mask: (unused, bool [batch, keys]).
             kwargs: `a_bias` is true where there is a causal mask, `p_bias` where there is a position bias.
 
         Returns: attended values [batch, queries, heads, head_size], scores float32 [batch, heads, queries, keys].
         """
         query, key, value, *biases = inputs
-        key_mask = mask[1]
+        visible = mask[1][:, None, None]
+        if kwargs.get("a_bias"):
+            visible = tf.logical_and(visible, biases.pop(0))
         scores = tf.cast(tf.einsum("bqhd,bkhd->bhqk", query, key), tf.float32)
-        causal_mask = biases.pop(0) if kwargs.get("a_bias") else None
         if kwargs.get("p_bias"):
             scores += tf.cast(tf.transpose(biases.pop(0), (2, 0, 1)), tf.float32)
-        visible = None if causal_mask is None else causal_mask[None, None]
-        if key_mask is not None:
-            key_mask = tf.cast(key_mask, tf.bool)[:, None, None, :]
-            visible = key_mask if visible is None else tf.logical_and(visible, key_mask)
-        if visible is not None:
-            # Far below any score, and finite: where nothing is visible, -inf throughout would give NaN.
-            scores = tf.where(visible, scores, tf.float32.min)
+        # Far below any score, and finite: where nothing is visible, -inf throughout would give NaN.
+        scores = tf.where(visible, scores, tf.float32.min)
         weights = tf.nn.softmax(scores, axis=-1)
         if self.attention_dropout:
             weights = self.weights_dropout(weights)
@@ -91,30 +114,6 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
         """Create the projections and the dropout; bert4keras makes a new dropout layer at each call."""
         super().build(input_shape)
         self.weights_dropout = Dropout(self.attention_dropout or 0)
-
-
-class ZeroPadding(bert4keras.layers.Layer):  # type: ignore[misc]
-    """Set the encoder's output at padding to exactly 0, where `ContextMask` finds it again."""
-
-    def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        """Float [batch, source_len, hidden], mask bool [batch, source_len] to the same shape."""
-        return inputs if mask is None else inputs * tf.cast(mask, inputs.dtype)[:, :, None]
-
-
-class ContextMask(bert4keras.layers.Layer):  # type: ignore[misc]
-    """Mask the padding of the decoder's context, so that cross-attention does not see it.
-
-    In `t5.model` the mask comes with the encoder's output. `t5.decoder` alone is fed an array, which has none: there a
-    position that is 0 throughout is padding, and no other is, since the encoder ends in a norm.
-    """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the context, float [batch, source_len, hidden], as it is."""
-        return tf.identity(inputs)
-
-    def compute_mask(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        """Return bool [batch, source_len]."""
-        return tf.reduce_any(tf.not_equal(inputs, 0), axis=-1) if mask is None else mask
 
 
 # bert4keras's layers and what stands in for them. The weights and their names are the same.
@@ -142,32 +141,26 @@ class _PegasusMixin:
 
     def apply(self, inputs: Any = None, layer: Any = None, arguments: Any = None, **kwargs: Any) -> Any:
         if layer is keras.layers.Input and len(kwargs["shape"]) == 1:
-            # bert4keras's token inputs are float32, which mixed precision would round: float16 has integers to 2048.
+            # bert4keras's token inputs are float32, which any layer on them, such as a loss, rounds in mixed precision:
+            # float16 has integers to 2048.
             kwargs["dtype"] = "int32"
         elif layer is bert4keras.layers.RelativePositionEmbeddingT5:
             # bert4keras has 32 and 128 written into its code, whatever config.json says.
             kwargs["input_dim"] = self.relative_attention_num_buckets
             kwargs["max_distance"] = self.relative_attention_max_distance
+        elif kwargs.get("name") == "Encoder-Output-Norm":
+            layer = EncoderOutputNorm
         return super().apply(inputs, _LAYERS.get(layer, layer), arguments, **kwargs)  # type: ignore[misc]
 
 
 class PegasusEncoder(_PegasusMixin, bert4keras.models.T5_Encoder):  # type: ignore[misc]
     """bert4keras's T5 encoder whose output is 0 at padding."""
 
-    def apply_final_layers(self, inputs: Any) -> Any:
-        """Float [batch, source_len, hidden] to the same shape, normed."""
-        return self.apply(super().apply_final_layers(inputs), ZeroPadding, name="Encoder-Output-Mask")
-
 
 class PegasusDecoder(_PegasusMixin, bert4keras.models.T5_Decoder):  # type: ignore[misc]
-    """bert4keras's T5 decoder that does not see the context's padding."""
+    """bert4keras's T5 decoder that ends in float32."""
 
     with_lm: bool | str
-
-    def apply_embeddings(self, inputs: Any) -> Any:
-        """[context, token ids] to [context with its mask, embeddings float [batch, target_len, hidden]]."""
-        context, token_ids = inputs
-        return super().apply_embeddings([self.apply(context, ContextMask, name="Decoder-Context-Mask"), token_ids])
 
     def apply_final_layers(self, inputs: Any) -> Any:
         """Return probabilities or logits, always float32, [batch, target_len, vocab_size]."""
@@ -244,6 +237,11 @@ def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
 
 def build_from_config(config: ModelConfig, with_lm: bool | str = True) -> PegasusT5:
     """Build the network of a config with all matrices 0; see `build_model`."""
+    for name in config.hidden_act:
+        try:
+            keras.activations.get(name)
+        except ValueError as error:
+            raise OptionError(f"hidden_act must be activations that Keras knows, got {name}") from error
     t5: PegasusT5 = bert4keras.models.build_transformer_model(
         model=PegasusT5,
         return_keras_model=False,

@@ -15,7 +15,7 @@ from .backend import keras, tf
 from .batching import pad, shuffled_batches
 from .checkpoints import named_variables, save_weights
 from .config import DataConfig, TrainingConfig
-from .errors import DataError, OptionError
+from .errors import CheckpointError, DataError, OptionError
 from .examples import Example
 from .files import atomic_text
 from .locations import FINE_TUNED
@@ -210,7 +210,10 @@ class Trainer:
                     save_weights(self.t5, self.output_dir / FINE_TUNED)
                 _write_log(self.output_dir / LOG_FILE, history)
                 epochs_done.assign(epoch)
-                manager.save(epoch)
+                try:
+                    manager.save(epoch)
+                except tf.errors.OpError as error:
+                    raise CheckpointError(f"cannot write {self.output_dir / STATE_DIR}: {error.message}") from error
         return history
 
     def _restore(self, state: Any, manager: Any, epochs_done: tf.Variable) -> list[dict[str, float]]:

@@ -1,8 +1,10 @@
 """Fixtures that several test files share."""
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +33,18 @@ def trained_dir(tmp_path_factory) -> Path:
     import finetune
 
     folder = tmp_path_factory.mktemp("trained")
-    flags = "--num_train_epochs 8 --learning_rate 1e-3 --warmup_ratio 0.2 --max_eval_samples 5".split()
+    flags = [
+        "--num_train_epochs",
+        "6",
+        "--max_source_length",
+        "128",
+        "--learning_rate",
+        "1e-3",
+        "--warmup_ratio",
+        "0.2",
+        "--max_eval_samples",
+        "5",
+    ]
     assert (
         finetune.main(["--model_dir", str(ROOT / "chinese_t5_pegasus_tiny"), "--output_dir", str(folder), *flags]) == 0
     )
@@ -44,3 +57,45 @@ def trained_title(trained_dir):
     from t5_pegasus import AutoTitle
 
     return AutoTitle.load(ROOT / "chinese_t5_pegasus_tiny", output_dir=trained_dir)
+
+
+@pytest.fixture(scope="session")
+def random_t5():
+    """Return a network of two layers and 300 tokens that gives logits; its weights are random, norms and biases too."""
+    from t5_pegasus.checkpoints import named_variables
+    from t5_pegasus.config import ModelConfig
+    from t5_pegasus.model import build_from_config, initialize
+    from t5_pegasus.training import seed_everything
+
+    config = ModelConfig(
+        vocab_size=300,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        attention_head_size=16,
+        intermediate_size=96,
+    )
+    seed_everything(0)
+    t5 = build_from_config(config, with_lm="linear")
+    initialize(t5)
+    rng = np.random.default_rng(0)
+    for name, variable in named_variables(t5).items():
+        if name.endswith("/scale"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif name.endswith("/relative_attention_bias"):
+            variable.assign(rng.normal(size=variable.shape))
+    return t5
+
+
+@pytest.fixture(scope="session")
+def random_model_dir(random_t5, tmp_path_factory) -> Path:
+    """Return a model directory of `random_t5`: config.json, vocab.txt and model.safetensors."""
+    from t5_pegasus.checkpoints import save_weights
+
+    folder = tmp_path_factory.mktemp("random_model")
+    (folder / "config.json").write_text(json.dumps(random_t5.config.to_dict()), encoding="utf-8")
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]"}
+    tokens = (special.get(index, chr(0x4E00 + index)) for index in range(random_t5.config.vocab_size))
+    (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    save_weights(random_t5, folder / "model.safetensors")
+    return folder
