@@ -9,6 +9,7 @@ from pathlib import Path
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, TrainingConfig
+from t5_pegasus.examples import read_examples
 from t5_pegasus.locations import DATA_DIR, FINE_TUNED, choose_model_dir
 
 
@@ -33,15 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, DataConfig, TrainingConfig)
     flags = parser.parse_args(argv)
     data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, TrainingConfig)
-    model_dir = choose_model_dir(flags.model_dir)
-
-    from t5_pegasus.examples import read_examples
-
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
     train = list(read_examples(flags.train_file, *columns))
     valid = list(read_examples(flags.validation_file, *columns))
+    model_dir = choose_model_dir(flags.model_dir)
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 
+    # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
     from t5_pegasus.model import build_model
     from t5_pegasus.tokenizer import PegasusTokenizer
     from t5_pegasus.training import Trainer, precision, seed_everything

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, GenerationConfig)
     flags = parser.parse_args(argv)
     data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
-    model_dir = choose_model_dir(flags.model_dir)
     rows = list(find_texts(flags.text, flags.input_file, data.text_column))
+    model_dir = choose_model_dir(flags.model_dir)
 
     from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is told at once
 

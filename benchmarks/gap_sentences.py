@@ -1,29 +1,19 @@
 """How fast gap sentences are chosen: ours against the plain algorithm with pylcs and with rapidfuzz, on one core.
 
 Reads lctt/dev.jsonl.gz in the folder T5_PEGASUS_DATA, or data/articles.jsonl where that is not set. Chunks are gathered
-across documents, so that they have the full length with short documents, too. The last line is JSON: milliseconds a
-chunk (medians of rounds in turn, after a warm-up), and how many times as fast ours is.
+across documents, so that they have the full length with short documents, too.
 """
 
-import json
-import os
-import platform
 import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 
 import pylcs
+from common import make_parser, median_seconds, print_table, public_data, report
 from rapidfuzz.distance import LCSseq
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from t5_pegasus.cli import make_parser, run
+from t5_pegasus.cli import run
 from t5_pegasus.corpus import gather_chunks, read_documents, split_pieces
-from t5_pegasus.files import atomic_text
 from t5_pegasus.gap_sentences import CHARS_PER_TOKEN, pseudo_summary
 from t5_pegasus.locations import DATA_DIR
 
@@ -46,12 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time the three on the same chunks, and fail where they differ."""
     parser = make_parser(__doc__ or "")
     parser.add_argument("--chunks", type=int, default=200, help="chunks to time, spread over the file")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, of which the median counts")
-    parser.add_argument("--output", help="also write the JSON here")
     flags = parser.parse_args(argv)
 
-    folder = os.environ.get("T5_PEGASUS_DATA")
-    path = Path(folder, "lctt", "dev.jsonl.gz") if folder else DATA_DIR / "articles.jsonl"
+    data = public_data()
+    path = data / "lctt" / "dev.jsonl.gz" if data else DATA_DIR / "articles.jsonl"
     pieces = (piece for document in read_documents(path) for piece in split_pieces(document.text))
     chunks = list(gather_chunks(pieces, 512 * CHARS_PER_TOKEN))
     chunks = chunks[:: max(1, len(chunks) // flags.chunks)][: flags.chunks]
@@ -61,15 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "plain_rapidfuzz": partial(plain_pseudo_summary, lcs=LCSseq.similarity),
         "ours": pseudo_summary,
     }
-    pairs = {name: [choose(chunk) for chunk in chunks] for name, choose in contestants.items()}  # the warm-up
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(flags.rounds):
-        for name, choose in contestants.items():
-            start = time.perf_counter()
-            for chunk in chunks:
-                choose(chunk)
-            times[name].append((time.perf_counter() - start) / len(chunks) * 1000)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    pairs: dict[str, list[tuple[str, str]]] = {}
+
+    def choose_all(name: str) -> None:
+        pairs[name] = [contestants[name](chunk) for chunk in chunks]
+
+    seconds = median_seconds({name: partial(choose_all, name) for name in contestants}, flags.repeats)
+    medians = {name: value / len(chunks) * 1000 for name, value in seconds.items()}
+    print_table(f"{len(chunks)} chunks of {path.name}", medians, "ms a chunk")
     result = {
         "benchmark": "gap_sentences",
         "data": path.name,
@@ -79,13 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "times_as_fast_as_plain_pylcs": round(medians["plain_pylcs"] / medians["ours"], 1),
         "times_as_fast_as_plain_rapidfuzz": round(medians["plain_rapidfuzz"] / medians["ours"], 1),
         "same_pairs": all(other == pairs["ours"] for other in pairs.values()),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("pylcs", "rapidfuzz")}},
+        "repeats": flags.repeats,
     }
-    line = json.dumps(result, ensure_ascii=False)
-    if flags.output:
-        with atomic_text(flags.output) as file:
-            file.write(line + "\n")
-    print(line)
+    report(result, ("pylcs", "rapidfuzz"), flags.output)
     return 0 if result["same_pairs"] else 1
 
 

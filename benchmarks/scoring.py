@@ -1,29 +1,20 @@
-"""Scoring 10,000 titles: ours against the plain loop over `rouge` and nltk. The last line of the output is JSON.
+"""Scoring 10,000 titles: ours against the plain loop over `rouge` and nltk.
 
 The references are the titles of CSL (in the folder that T5_PEGASUS_DATA names) or else of data/; the predictions are a
 clause of each content, near the title in length and words. Needs no model.
 """
 
-import importlib.metadata
 import itertools
-import json
-import os
-import platform
 import re
 import statistics
-import sys
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
+from common import make_parser, median_seconds, print_table, public_data, report
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge import Rouge
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from t5_pegasus import cli
+from t5_pegasus.cli import run
 from t5_pegasus.examples import read_examples
-from t5_pegasus.files import atomic_text
 from t5_pegasus.locations import DATA_DIR
 from t5_pegasus.metrics import average, score_each
 
@@ -32,27 +23,22 @@ PLAIN_PAIRS = 1_000  # the plain loop is timed on these and scaled
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time both sides on the same pairs, compare what they return, print and, if asked, write the result."""
-    parser = cli.make_parser("Time scoring against the plain loop. The last line of the output is JSON.")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs after one that is not; the median counts")
-    parser.add_argument("--output", help="also write the result to this file")
-    flags = parser.parse_args(argv)
-
-    data = os.environ.get("T5_PEGASUS_DATA")
-    folder = Path(data) / "csl" if data else DATA_DIR
+    """Time both sides on the same pairs and compare what they return."""
+    flags = make_parser(__doc__ or "").parse_args(argv)
+    data = public_data()
+    folder = data / "csl" if data else DATA_DIR
     pairs = [(clause(each.content), each.title) for each in read_examples(folder / "train.tsv")]
     predictions, references = zip(*itertools.islice(itertools.cycle(pairs), PAIRS), strict=True)
     some = predictions[:PLAIN_PAIRS], references[:PLAIN_PAIRS]
 
-    ours = median_seconds(lambda: score_each(predictions, references), flags.repeats)
-    plain = median_seconds(lambda: plain_loop(*some), flags.repeats) * PAIRS / PLAIN_PAIRS
+    contestants = {"ours": lambda: score_each(predictions, references), "plain": lambda: plain_loop(*some)}
+    seconds = median_seconds(contestants, flags.repeats)
+    ours, plain = seconds["ours"], seconds["plain"] * PAIRS / PLAIN_PAIRS
     means, expected = average(score_each(*some)), plain_loop(*some)
     lengths = [statistics.fmean(map(len, texts)) for texts in (predictions, references)]
-    print(f"{'seconds for 10,000 pairs':26}{'median':>8}")
-    print(f"{'t5_pegasus.metrics':26}{ours:8.2f}")
-    print(f"{'rouge + nltk (scaled)':26}{plain:8.2f}")
-
+    print_table(f"{PAIRS} pairs", {"t5_pegasus.metrics": ours, "rouge + nltk (scaled)": plain}, "seconds")
     result = {
+        "benchmark": "scoring",
         "pairs": PAIRS,
         "data": folder.name,
         "mean_lengths": {"predictions": round(lengths[0], 1), "references": round(lengths[1], 1)},
@@ -61,15 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ratio": round(plain / ours, 2),
         "largest_difference": max(abs(means[name] - expected[name]) for name in means),
         "repeats": flags.repeats,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in ("rouge", "nltk")},
-        "cpu_count": os.cpu_count(),
     }
-    line = json.dumps(result)
-    if flags.output is not None:
-        with atomic_text(flags.output) as file:
-            file.write(f"{line}\n")
-    print(line)
+    report(result, ("rouge", "nltk"), flags.output)
     return 0
 
 
@@ -94,15 +73,5 @@ def plain_loop(predictions: Sequence[str], references: Sequence[str]) -> dict[st
     return {name: total / len(predictions) for name, total in totals.items()}
 
 
-def median_seconds(function: Callable[[], object], repeats: int) -> float:
-    """Return the median wall time of calling `function`, after one call that is not timed."""
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

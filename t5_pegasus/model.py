@@ -264,7 +264,6 @@ def initialize(t5: PegasusT5) -> None:
     inner = config.num_attention_heads * config.attention_head_size
     stddevs = {
         "embedding": 1.0,
-        "logits/kernel": 1.0,  # bert4keras multiplies the decoder's output by hidden_size ** -0.5
         "q": (config.hidden_size * config.attention_head_size) ** -0.5,
         "k": config.hidden_size**-0.5,
         "v": config.hidden_size**-0.5,
@@ -274,7 +273,12 @@ def initialize(t5: PegasusT5) -> None:
         "wo/kernel": config.intermediate_size**-0.5,
         "relative_attention_bias": config.hidden_size**-0.5,
     }
-    for name, variable in named_variables(t5).items():
+    variables = named_variables(t5)
+    for name, variable in variables.items():
         for ending, stddev in stddevs.items():
             if name.endswith(f"/{ending}"):
                 variable.assign(tf.random.normal(variable.shape, stddev=stddev))
+    # The head begins as the embedding, the two being one matrix in the first T5: a model that learns to find a token
+    # of the source can then write it, also one that no title of the training data has. bert4keras's factor of
+    # hidden_size ** -0.5 before the head keeps the logits' variance at 1.
+    variables["decoder/logits/kernel"].assign(tf.transpose(variables["shared/embedding"]))

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from .errors import DataError, OptionError
-from .files import open_text
+from .files import read_lines
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 _LONGEST_WORD = 200  # characters; bert4keras gives up on longer ones and so must we
 _LONGEST_CACHED_WORD = 32  # longer ones are seldom seen twice
 _MOST_CACHED_WORDS = 500_000
+_MOST_FREQUENT = 10**12  # of a user word, in rjieba; the whole of its own dictionary comes to 6 * 10**7
 
 # Characters that BERT sets apart as words of their own: first and last code point of each block.
 _CJK_BLOCKS = (
@@ -104,7 +105,7 @@ class PegasusTokenizer:
         pieces: list[str] = []
         for index in ids:
             token = self.tokens[index]
-            if _is_special(token):
+            if not token or _is_special(token):  # an empty line of the vocabulary is a token, too
                 continue
             if token.startswith("##") and len(token) > 2:
                 pieces.append(token[2:])
@@ -123,7 +124,7 @@ class PegasusTokenizer:
         if word in self._ids:
             return (self._ids[word],)
         # bert4keras normalises words once more here, which matters for the few characters that change twice.
-        spaced = "".join(_set_apart(character) for character in normalize(word))
+        spaced = normalize(word).translate(_SPACING)
         return tuple(index for run in spaced.split() for index in self._encode_pieces(run))
 
     def _encode_pieces(self, run: str) -> list[int]:
@@ -171,25 +172,22 @@ def normalize(text: str) -> str:
 def read_vocabulary(vocab_file: str | Path) -> list[str]:
     """Return the tokens of a vocabulary file by their ids. Raises DataError for a token that stands twice."""
     tokens: dict[str, int] = {}
-    with open_text(vocab_file) as file:
-        for number, line in enumerate(file, 1):
-            # The first word of the line, as bert4keras reads it; some vocabularies have a count after the token.
-            token = next(iter(line.split()), "")
-            if token in tokens:
-                raise DataError(f"{vocab_file}:{number}: token {token!r} stands also on line {tokens[token]}")
-            tokens[token] = number
+    for number, line in enumerate(read_lines(vocab_file), 1):
+        # The first word of the line, as bert4keras reads it; some vocabularies have a count after the token.
+        token = next(iter(line.split()), "")
+        if token in tokens:
+            raise DataError(f"{vocab_file}:{number}: token {token!r} stands also on line {tokens[token]}")
+        tokens[token] = number
     return list(tokens)
 
 
 def _read_user_dict(user_dict: str | Path) -> list[tuple[str, int | None]]:
     """Return (word, frequency or None) of each line `word [frequency] [tag]`; words are normalised as texts are."""
     words = []
-    with open_text(user_dict) as file:
-        for line in file:
-            match = re.fullmatch(r"(.+?)(?: ([0-9]+))?(?: [a-z]+)?", line.strip())
-            if match:
-                word, frequency = match.groups()
-                words.append((normalize(word), None if frequency is None else int(frequency)))
+    for line in read_lines(user_dict):
+        match = re.fullmatch(r"(.+?)(?: ([0-9]+))?(?: [a-z]+)?", line.strip())
+        if match and (word := normalize(match[1])):
+            words.append((word, int(match[2]) if match[2] else None))
     return words
 
 
@@ -198,32 +196,51 @@ def _load_cut(user_words: list[tuple[str, int | None]]) -> Cut:
 
     The dictionary is its own, so that user words neither leak into the user's jieba nor come from there.
     """
-    if importlib.util.find_spec("rjieba"):
-        import rjieba
-
-        segmenter = rjieba.Jieba()
-        for word, frequency in user_words:
-            segmenter.add_word(word, frequency, None)
-        return functools.partial(_cut_by_rjieba, segmenter)
+    with_rjieba = importlib.util.find_spec("rjieba") is not None
+    if with_rjieba and not user_words:
+        return _rjieba_cut({}, 0)
 
     import jieba
 
     jieba.setLogLevel("WARNING")
     segmenter = jieba.Tokenizer()
+    segmenter.initialize()
     for word, frequency in user_words:
         segmenter.add_word(word, frequency)
+    # jieba's sum counts a word that is given anew twice; rjieba's does not, until it is given the difference.
+    user_frequencies = {word: segmenter.FREQ[word] for word, _ in user_words}
+    counted_twice = segmenter.total - sum(segmenter.FREQ.values())
+    # With frequency 0 jieba takes a word out of its dictionary; rjieba cannot, nor count beyond its integers.
+    if with_rjieba and all(0 < frequency <= _MOST_FREQUENT for frequency in user_frequencies.values()):
+        return _rjieba_cut(user_frequencies, counted_twice)
     return functools.partial(segmenter.cut, HMM=False)
 
 
-# Ideographs that rjieba lets words be made of and jieba does not. Each stands alone in the end, but near one rjieba
-# would weigh the same cuts in another order of additions, and rounding may break a tie the other way.
-_RARE_IDEOGRAPH = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+def _rjieba_cut(user_frequencies: dict[str, int], add_to_sum: int) -> Cut:
+    """Return rjieba's cut with further words, and a number added to the sum that all frequencies are measured by."""
+    import rjieba
+
+    segmenter = rjieba.Jieba()
+    for word, frequency in user_frequencies.items():
+        segmenter.add_word(word, frequency, None)
+    if add_to_sum:
+        segmenter.add_word("\n", add_to_sum, None)  # a word that no text has, since line ends stand alone
+    return functools.partial(_cut_by_rjieba, segmenter)
+
+
+# Kept from rjieba, since each is a word by itself to jieba: ideographs that rjieba lets words be made of (they stand
+# alone in the end, but near one it would weigh the same cuts in another order of additions, and rounding may break a
+# tie the other way), and halves of surrogate pairs, as broken JSON has them, which rjieba does not take.
+_APART = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\ud800-\udfff\uf900-\ufaff\U00020000-\U0003ffff])")
 
 
 def _cut_by_rjieba(segmenter: Any, text: str) -> list[str]:
-    if _RARE_IDEOGRAPH.search(text):
-        return [word for part in _RARE_IDEOGRAPH.split(text) for word in segmenter.cut(part, hmm=False)]
-    return cast(list[str], segmenter.cut(text, hmm=False))
+    if not _APART.search(text):
+        return cast(list[str], segmenter.cut(text, hmm=False))
+    words: list[str] = []
+    for number, part in enumerate(_APART.split(text)):
+        words += [part] if number % 2 else segmenter.cut(part, hmm=False)
+    return words
 
 
 @functools.cache
@@ -231,6 +248,17 @@ def _perhaps_marked() -> re.Pattern[str]:
     """Return a pattern for a combining mark or any character beyond the 16-bit ones, among which `re` is slow."""
     marks = (chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) == "Mn")
     return re.compile(f"[{''.join(marks)}\U00010000-\U0010ffff]")
+
+
+class _Spacing(dict[int, str]):
+    """For `str.translate`: a code point to what `_set_apart` makes of it, reckoned when first met."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = _set_apart(chr(code))
+        return self[code]
+
+
+_SPACING = _Spacing()
 
 
 def _set_apart(character: str) -> str:
@@ -268,8 +296,10 @@ def _needs_space(before: str, token: str) -> bool:
         return False
     if _is_latin(before[-1]):
         return True
-    # "hello, world", but "3.5", "node.js" stay whole: only a letter before and after makes it a sentence's comma.
-    return before[-1] in ",;:!?" and len(before) > 1 and before[-2].isalpha() and token[0].isalpha()
+    # "hello, world", but "1,000" and "方法,svm" stay as they are: only between English letters is a comma English.
+    if len(before) < 2 or before[-1] not in ",;:!?" or not token[0].isalpha():
+        return False
+    return before[-2].isalpha() and _is_latin(before[-2])
 
 
 def _is_latin(character: str) -> bool:

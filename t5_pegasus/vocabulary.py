@@ -47,9 +47,11 @@ class VocabularyConfig:
 
 
 def build_vocabulary(config: VocabularyConfig) -> list[str]:
-    """Return exactly `config.size` tokens, the same for a config; raises OptionError where too few words exist."""
+    """Return exactly `config.size` tokens, the same for a config; raises OptionError where so many do not exist."""
     words, characters = _jieba_frequencies()
     common = _common_characters(characters, config.num_characters)
+    if len(common) < config.num_characters:
+        raise OptionError(f"num_characters must be at most {len(common)}, got {config.num_characters}")
     fixed = [*SPECIAL_TOKENS, *_fixed_characters(), *common]
     num_words = config.size - len(fixed) - len(_PIECES)
     if num_words > len(words):

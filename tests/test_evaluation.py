@@ -100,7 +100,7 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
     flags += ["--topk", "3", "--max_source_length", "99"]
     assert evaluation.main(["--test_file", str(pairs), *flags]) == 0
     loaded, (contents, options) = calls
-    assert loaded == ((pairs.parent, "w"), {"user_dict": "u", "output_dir": "o"})
+    assert loaded == ((pairs.parent, "w", "auto", "u", "o"), {})
     assert contents == CONTENTS
     assert (options["num_beams"], options["max_source_length"], options["progress"]) == (3, 99, True)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == score(REFERENCES, REFERENCES)

@@ -1,0 +1,130 @@
+"""Files in and out: whole or not there, plain or gzipped."""
+
+import gzip
+import os
+import stat
+
+import pytest
+
+from t5_pegasus.errors import DataError, OptionError
+from t5_pegasus.files import atomic_path, atomic_text, open_text, read_lines
+
+TEXT = "第一行\u2028仍是第一行\n第二行\n"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order-mark"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(("name", "pack"), [("a.txt", bytes), ("a.txt.gz", gzip.compress)])
+def test_text_is_read_however_it_was_saved(tmp_path, name, pack, line_end, mark):
+    (tmp_path / name).write_bytes(pack(mark + TEXT.replace("\n", line_end).encode()))
+    with open_text(tmp_path / name) as file:
+        assert file.read() == TEXT
+    assert read_lines(str(tmp_path / name)) == ["第一行\u2028仍是第一行\n", "第二行\n"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_what_is_no_file_is_refused(tmp_path, name):
+    with pytest.raises(DataError, match=rf"^cannot read .*{name}: No such file or directory$"):
+        open_text(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=rf"^cannot read .*{name}: Is a directory$"):
+        open_text(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "中文".encode("gb18030")),
+        ("a.txt.gz", b"no gzip"),
+        ("a.txt.gz", gzip.compress(b"abc" * 100)[:-9]),
+        ("a.txt.gz", gzip.compress(os.urandom(99))[:20] + b"\xff" * 99),
+    ],
+    ids=["encoding", "not-gzip", "cut-short", "damaged"],
+)
+def test_a_file_that_cannot_be_read_to_its_end_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"^cannot read .*{name}: .+"):
+        read_lines(tmp_path / name)
+
+
+def test_text_is_written_in_utf_8_with_plain_line_ends(tmp_path):
+    for name in ("new/folder/a.txt", "a.txt.gz"):
+        with atomic_text(tmp_path / name) as file:
+            file.write(TEXT)
+            assert not (tmp_path / name).exists()
+    assert (tmp_path / "new/folder/a.txt").read_bytes() == TEXT.encode()
+    assert gzip.decompress((tmp_path / "a.txt.gz").read_bytes()) == TEXT.encode()
+    assert names(tmp_path) == ["a.txt.gz", "new"]
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, name, error, old):
+    if old is not None:
+        (tmp_path / name).write_bytes(old)
+    before = contents(tmp_path)
+
+    def write():
+        with atomic_text(tmp_path / name) as file:
+            file.write(TEXT * 10_000)
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert contents(tmp_path) == before
+
+
+def test_a_failed_rename_leaves_nothing(tmp_path):
+    def write():
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_text("new")
+            (tmp_path / "a").mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        write()
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_is_written_replaces_the_old_when_it_is_whole(tmp_path):
+    target = tmp_path / "a.h5"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".h5"  # some writers choose the format by it
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert contents(tmp_path) == {"a.h5": b"new"}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_permissions_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with atomic_text(tmp_path / "a.txt") as file:
+            file.write(TEXT)
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~umask
+
+
+def test_directories_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "pipe"):
+        with (
+            pytest.raises(OptionError, match=rf"must not be a directory or a device, got .*{name}$"),
+            atomic_path(tmp_path / name),
+        ):
+            pass
+    assert names(tmp_path) == ["folder", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()

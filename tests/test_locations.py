@@ -1,0 +1,69 @@
+"""Which model directory and which weights are taken when nothing is said."""
+
+import pytest
+
+from t5_pegasus import locations
+from t5_pegasus.errors import CheckpointError, OptionError
+from t5_pegasus.locations import BASE_MODEL_DIR, DATA_DIR, TINY_MODEL_DIR, choose_model_dir, find_weights
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    """Return a folder that stands in for chinese_t5_pegasus_base/, without weights."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    monkeypatch.setattr(locations, "BASE_MODEL_DIR", folder)
+    return folder
+
+
+def test_the_defaults_are_in_the_repository():
+    assert (DATA_DIR / "train.tsv").is_file()
+    assert (BASE_MODEL_DIR / "config.json").is_file()
+    assert (TINY_MODEL_DIR / "vocab.txt").is_file()
+
+
+@pytest.mark.parametrize("name", ["model.ckpt.index", "model.safetensors", "best_model.weights"])
+def test_the_base_model_is_taken_where_its_weights_are(base, name, capsys):
+    assert choose_model_dir(None) == TINY_MODEL_DIR
+    assert capsys.readouterr().err == "no weights in base/, using chinese_t5_pegasus_tiny/\n"
+    (base / name).touch()
+    assert choose_model_dir(None) == base
+    assert capsys.readouterr().err == ""
+
+
+def test_a_directory_that_is_named_is_taken(base, tmp_path, capsys):
+    assert choose_model_dir(str(base)) == base
+    assert capsys.readouterr().err == ""
+    (tmp_path / "file").touch()
+    for name in ("none", "file"):
+        with pytest.raises(OptionError, match=rf"model_dir must be a directory with config.json .*, got .*{name}$"):
+            choose_model_dir(tmp_path / name)
+
+
+def test_the_nearest_weights_are_taken(tmp_path, capsys):
+    model, output = tmp_path / "model", tmp_path / "output"
+    model.mkdir()
+    output.mkdir()
+    with pytest.raises(
+        CheckpointError, match=rf"no best_model.weights in {output} or {model}: make it with `python fi"
+    ):
+        find_weights(model, None, output)
+    # From the last resort to the first choice, each goes before those already there.
+    for name in ("model.safetensors", "model.ckpt.index"):
+        (model / name).touch()
+        expected = model / name.removesuffix(".index")
+        assert find_weights(model, None, output) == expected
+        assert capsys.readouterr().err == f"no best_model.weights found, using the pretrained weights {expected}\n"
+    for folder in (model, output):
+        (folder / "best_model.weights").touch()
+        assert find_weights(model, None, output) == folder / "best_model.weights"
+    assert find_weights(model, model / "model.safetensors", output) == model / "model.safetensors"
+    assert find_weights(model, str(model / "model.ckpt"), output) == model / "model.ckpt"
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_that_are_named_must_be_there(tmp_path):
+    (tmp_path / "best_model.weights").touch()
+    for name in ("none", "."):
+        with pytest.raises(CheckpointError, match=r"^no weights at .*"):
+            find_weights(tmp_path, tmp_path / name, tmp_path)
