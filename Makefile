@@ -27,9 +27,8 @@ dev: .venv/installed-dev
 	$(PIP) --no-build-isolation -r requirements/dev.txt
 	touch $@
 
-# The learning rate is for a model that starts from nothing; the pretrained one wants the default.
 demo: install
-	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --learning_rate 1e-3 --epochs 20
+	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
 	$(BIN)/python test.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --input_file data/test.tsv --num_beams 4
 	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --num_beams 4
 

@@ -15,7 +15,7 @@ from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, GenerationConfig
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.examples import Example, read_examples
-from t5_pegasus.files import atomic_text
+from t5_pegasus.files import atomic_text, check_target
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 from t5_pegasus.metrics import METRICS, average, corpus_bleu, score_each
 from t5_pegasus.metrics.predictions import read_predictions
@@ -28,21 +28,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--predictions", help="score the titles of this .jsonl or .txt file, and generate none")
     parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
     parser.add_argument("--output_csv", help="also write every example with its scores to this file")
-    parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
-    parser.add_argument("--weights", help="weights to generate with; found in the usual places if not given")
-    parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
-    parser.add_argument(
-        "--engine", default="auto", help="auto, keras, onnx or reference; changes no title but its speed"
-    )
-    parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
-    cli.add_flags(parser, DataConfig, GenerationConfig)
+    cli.add_model_flags(parser)
+    cli.add_flags(parser, DataConfig, only=("text_column", "summary_column", "skip_bad_lines", "max_source_length"))
+    names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
+    cli.add_flags(parser, GenerationConfig, only=names)
     flags = parser.parse_args(argv)
     data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
     if (flags.predictions is None) != (flags.references is None):
         raise OptionError("--predictions and --references go together: give both, or --test_file alone")
+    if flags.predictions is not None and data.skip_bad_lines:
+        raise OptionError("--skip_bad_lines cannot tell which --predictions to skip: mend the lines of --references")
+    if flags.output_csv is not None:
+        check_target(flags.output_csv)
 
     pairs_file = flags.test_file if flags.references is None else flags.references
-    examples = list(read_examples(pairs_file, data.text_column, data.summary_column, data.skip_bad_lines))
+    examples = list(read_examples(pairs_file, data.text_column, data.summary_column, data.skip_bad_lines, None, True))
     references = [example.title for example in examples]
     if flags.predictions is None:
         model_dir = choose_model_dir(flags.model_dir)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(predictions) != len(references):
             raise DataError(
                 f"{flags.predictions} has titles for {len(predictions)} texts, {pairs_file} {len(references)} pairs to "
-                "score: predict that very file, after taking out the pairs that are twice in it or cannot be used"
+                "score: predict that very file"
             )
 
     scores = score_each(predictions, references)

@@ -3,14 +3,14 @@
 `python finetune.py --train_file train.tsv --valid_file valid.tsv` leaves the best weights in `best_model.weights`.
 """
 
-import sys
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, TrainingConfig
 from t5_pegasus.examples import read_examples
-from t5_pegasus.locations import DATA_DIR, FINE_TUNED, choose_model_dir
+from t5_pegasus.locations import DATA_DIR, FINE_TUNED, choose_model_dir, pretrained_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,17 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
     from t5_pegasus.model import build_model
     from t5_pegasus.tokenizer import PegasusTokenizer
-    from t5_pegasus.training import Trainer, precision, seed_everything
+    from t5_pegasus.training import LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH, Trainer, precision, seed_everything
+
+    weights = flags.weights or pretrained_weights(model_dir)
+    print(f"starting from {weights}" if weights else f"no pretrained weights in {model_dir}: training from scratch")
+    if config.learning_rate is None:
+        rate = LEARNING_RATE if weights else LEARNING_RATE_FROM_SCRATCH
+        config = dataclasses.replace(config, learning_rate=rate)
 
     seed_everything(config.seed)
-    rate = config.dropout_rate
-    dropout = {} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = {} if config.dropout_rate is None else dict.fromkeys(names, config.dropout_rate)
     with precision(config.mixed_precision):
-        t5 = build_model(model_dir, flags.weights, with_lm="linear", **dropout)
+        t5 = build_model(model_dir, weights, with_lm="linear", **dropout)
     tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
     Trainer(t5, tokenizer, config, data, flags.output_dir).fit(train, valid, flags.resume)
-    if tokenizer.num_truncated:
-        print(f"{tokenizer.num_truncated} texts were cut to max_source_length or max_target_length", file=sys.stderr)
     print(f"the best weights are in {flags.output_dir / FINE_TUNED}")
     return 0
 

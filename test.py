@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, GenerationConfig
-from t5_pegasus.errors import OptionError
+from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.examples import read_texts
 from t5_pegasus.files import atomic_text
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
@@ -26,13 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input_file", help="texts to read: .txt, .tsv, .csv, .json, .jsonl, .xlsx, also .gz")
     parser.add_argument("--output_file", help="file to write titles to, JSON lines if its name ends in .jsonl")
     parser.add_argument("--output_format", choices=tuple(FORMATS), help="overrides what the output file's name says")
-    parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
-    parser.add_argument("--weights", help="weights to use; found in the usual places if not given")
-    parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
-    parser.add_argument(
-        "--engine", default="auto", help="auto, keras, onnx or reference; changes no title but its speed"
-    )
-    parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
+    cli.add_model_flags(parser)
     cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length"))
     cli.add_flags(parser, GenerationConfig)
     flags = parser.parse_args(argv)
@@ -51,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     all_titles = title.iterate([text for _, text in rows], generation, data.max_source_length, progress)
     with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
         for (identifier, _), titles in zip(rows, all_titles, strict=True):
-            for hypothesis in titles:
-                print(FORMATS[output_format](identifier, hypothesis), file=output, flush=True)
+            for rank, hypothesis in enumerate(titles, 1):
+                print(FORMATS[output_format](identifier, rank, hypothesis), file=output, flush=True)
     if title.tokenizer.num_truncated:
         print(f"{title.tokenizer.num_truncated} texts were cut to {data.max_source_length} tokens", file=sys.stderr)
     return 0
@@ -68,22 +62,26 @@ def find_texts(text: str | None, input_file: str | None, text_column: str | None
     if text is not None:
         yield "1", text
         return
-    if input_file is None and not sys.stdin.isatty():
+    if input_file is None and sys.stdin is not None and not sys.stdin.isatty():
         number = 0
-        for number, line in enumerate(sys.stdin, 1):
-            yield str(number), line.strip()
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            try:
+                yield str(number), line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"standard input:{number}: not UTF-8, convert the text first") from error
         if number:
             return
+        print(f"standard input is empty, reading {DATA_DIR / 'test.tsv'}", file=sys.stderr)
     yield from read_texts(input_file or DATA_DIR / "test.tsv", text_column)
 
 
-def as_json(identifier: str, hypothesis: "Hypothesis") -> str:
-    """Return a JSON line with id, title and score."""
-    row = {"id": identifier, "title": hypothesis.text, "score": hypothesis.score}
+def as_json(identifier: str, rank: int, hypothesis: "Hypothesis") -> str:
+    """Return a JSON line with id, rank (1 is the best of a text), title and score."""
+    row = {"id": identifier, "rank": rank, "title": hypothesis.text, "score": hypothesis.score}
     return json.dumps(row, ensure_ascii=False)
 
 
-FORMATS = {"text": lambda identifier, hypothesis: hypothesis.text, "jsonl": as_json}
+FORMATS = {"text": lambda identifier, rank, hypothesis: hypothesis.text, "jsonl": as_json}
 
 if __name__ == "__main__":
     cli.run(main)

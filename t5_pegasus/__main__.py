@@ -40,11 +40,11 @@ def check(lock: Path = LOCK) -> tuple[list[str], list[str]]:
             if package in OPTIONAL:
                 found.append(f"{package} is not installed: {OPTIONAL[package]}")
             else:
-                wrong.append(f"{package} is not installed; run `make install`")
+                wrong.append(f"{package} is not installed; run `make clean install`")
             continue
         found.append(f"{package} {version}")
         if expected and version not in locked[package]:
-            wrong.append(f"{package} is {version}, tested with {expected}; run `make install`")
+            wrong.append(f"{package} is {version}, tested with {expected}; run `make clean install`")
     if not wrong:
         try:
             from . import backend, model  # noqa: F401  the import is the test

@@ -46,9 +46,9 @@ def load_weights(t5: Any, path: str | Path) -> None:
             a safetensors file of `save_weights`. Half precision is widened to float32.
 
     Raises CheckpointError for a file that cannot be read, and naming what is missing, what is left over and what has
-    another shape (with both shapes); the network is then as it was.
+    another shape (with both shapes) or not finite; the network is then as it was.
     """
-    path = Path(path)
+    path = Path(str(path).removesuffix(".index"))
     variables = named_variables(t5)
     try:
         found = _format_of(path).read(path, t5)
@@ -64,6 +64,9 @@ def load_weights(t5: Any, path: str | Path) -> None:
                 for name, variable in variables.items()
                 if name in found and tuple(found[name].shape) != tuple(variable.shape)
             ],
+        ),
+        *_listed(
+            "has values that are not finite in", [name for name, value in found.items() if not np.isfinite(value).all()]
         ),
     ]
     if problems:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -52,6 +53,17 @@ def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Coll
             group.add_argument(*names, **keywords)
 
 
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which model writes titles: the arguments of `AutoTitle.load`."""
+    parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
+    parser.add_argument("--weights", help="weights to use; found in the usual places if not given")
+    parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, keras, onnx or reference: changes no title but its speed"
+    )
+    parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
+
+
 def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config:
     """Build the config object from the parsed flags; raises what its checks raise (OptionError)."""
     names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
@@ -61,6 +73,8 @@ def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config
 def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
     """Run a script's `main` and exit: 2 with one line for an error of the user's or the system's, 130 for Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` cleans up as Ctrl-C does
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # titles are Chinese, whatever the locale
     try:
         code = main(None)
         sys.stdout.flush()
@@ -72,10 +86,19 @@ def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
         code = 0
     except OSError as error:
         code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not _is_interrupt(error):
+            raise
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind an error; TensorFlow, stopped while it builds a graph, raises one of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""Every option of the project, as frozen dataclasses that check themselves.
+"""The options of model, data, decoding and training, as frozen dataclasses that check themselves.
 
 `ModelConfig` is what `config.json` holds; the others become command-line flags (see `cli.add_flags`): a field is a
 flag, its `option(...)` carries the help text and the short forms. Values are checked once, when an object is made.
@@ -7,6 +7,7 @@ flag, its `option(...)` carries the help text and the short forms. Values are ch
 import dataclasses
 import json
 import math
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -157,27 +158,25 @@ class GenerationConfig:
         for name, value in generation.items():
             _require(name in names, f"generation options are {', '.join(names)}", name)
             _require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
-            kinds, rule = ((int, float), "a number") if name == "length_penalty" else ((int,), "a whole number")
-            _require(isinstance(value, kinds) and not isinstance(value, bool), f"{name} must be {rule}", repr(value))
-            values[names[name]] = value
+            kind, rule = (Real, "a number") if name == "length_penalty" else (Integral, "a whole number")
+            _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} must be {rule}", repr(value))
+            values[names[name]] = float(value) if kind is Real else int(value)
         return cls(**values)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How a model is fine-tuned. The defaults are for the full-size model; see the README for the tiny one's."""
+    """How a model is fine-tuned."""
 
     num_train_epochs: int = option(10, "passes over the training pairs", aliases=("epochs",))
     per_device_train_batch_size: int = option(16, "pairs in a training step", aliases=("batch_size",))
-    learning_rate: float = option(2e-4, "peak learning rate of AdamW")
+    learning_rate: float | None = option(None, "peak rate of AdamW; 2e-4 from weights, 1e-3 from scratch if not given")
     weight_decay: float = option(0.01, "AdamW's decay, of matrices only: norms are left alone")
     warmup_ratio: float = option(0.1, "share of all steps in which the rate climbs to its peak; then it falls to 0")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this global norm; 0 is off")
     label_smoothing_factor: float = option(0.0, "share of the target's probability spread over the vocabulary")
     mixed_precision: str = option("no", "compute type on a GPU", choices=("no", "float16", "bfloat16"))
-    metric_for_best_model: str = option(
-        "bleu", "validation score that chooses best_model.weights", choices=("rouge-1", "rouge-2", "rouge-l", "bleu")
-    )
+    metric_for_best_model: str = option("bleu", "validation score that chooses best_model.weights, such as rouge-l")
     max_eval_samples: int | None = option(None, "validation pairs to generate titles for; all if not given")
     eval_num_beams: int = option(1, "beams for the validation titles")
     early_stopping_patience: int = option(0, "epochs without a better score before training ends; 0 is off")
@@ -188,9 +187,12 @@ class TrainingConfig:
         """Raise OptionError for a value that training cannot use."""
         _at_least(self, 1, "num_train_epochs", "per_device_train_batch_size", "max_eval_samples", "eval_num_beams")
         _at_least(self, 0, "weight_decay", "max_grad_norm", "early_stopping_patience", "seed")
+        _require(self.seed < 2**32, "seed must be below 2 ** 32", self.seed)
         for name in ("learning_rate", "weight_decay", "max_grad_norm"):
-            _require(math.isfinite(getattr(self, name)), f"{name} must be a finite number", getattr(self, name))
-        _require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
+            value = getattr(self, name)
+            _require(value is None or math.isfinite(value), f"{name} must be a finite number", value)
+        rate = self.learning_rate
+        _require(rate is None or rate > 0, "learning_rate must be above 0", rate)
         _require(0 <= self.warmup_ratio <= 1, "warmup_ratio must be from 0 to 1", self.warmup_ratio)
         for name in ("label_smoothing_factor", "dropout_rate"):
             value = getattr(self, name)

@@ -23,6 +23,7 @@ from .files import open_text
 PAIRS = (
     ("content", "title"),
     ("正文", "摘要"),
+    ("正文", "标题"),
     ("src", "tgt"),
     ("document", "summary"),
     ("dialogue", "summary"),
@@ -83,12 +84,13 @@ def read_examples(
     summary_column: str | None = None,
     skip_bad_lines: bool = False,
     counts: ReadCounts | None = None,
+    keep_duplicates: bool = False,
 ) -> Iterator[Example]:
     """Return an iterator over the pairs of a file, in order; the ending of its name tells the format.
 
     Columns that are not named are found by their usual names (`PAIRS`), in any case. TSV needs no header: its lines are
-    then title, tab, content. A pair that stood in the file before is dropped and counted. `counts` is filled on the
-    way; without it, one line on stderr says at the end what was left out, if anything was.
+    then title, tab, content. A pair that stood in the file before is dropped and counted, unless `keep_duplicates`.
+    `counts` is filled on the way; without it, one line on stderr says at the end what was left out, if anything was.
 
     Raises DataError, as `file:line: reason`, for the first line that cannot be used (with `skip_bad_lines` it is
     counted instead): not JSON, not UTF-8, too many fields or too few, one empty, not text or with a NUL, a title equal
@@ -97,7 +99,7 @@ def read_examples(
     """
     path = Path(path)
     sought = _sought_pairs(text_column, summary_column)
-    return _examples(path, _reader(path), sought, skip_bad_lines, counts)
+    return _examples(path, _reader(path), sought, skip_bad_lines, counts, keep_duplicates)
 
 
 def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[tuple[str, str]]:
@@ -123,7 +125,7 @@ def _reader(path: Path) -> Reader:
 
 
 def _examples(
-    path: Path, reader: Reader, sought: Sought, skip_bad_lines: bool, counts: ReadCounts | None
+    path: Path, reader: Reader, sought: Sought, skip_bad_lines: bool, counts: ReadCounts | None, keep_duplicates: bool
 ) -> Iterator[Example]:
     tally = ReadCounts() if counts is None else counts
     seen: set[bytes] = set()
@@ -147,7 +149,7 @@ def _examples(
         title = " ".join(title.split())
         # Neither text has a NUL in it, so that different pairs are different bytes.
         digest = hashlib.blake2b(f"{title}\0{content}".encode(), digest_size=_DIGEST_SIZE).digest()
-        if digest in seen:
+        if digest in seen and not keep_duplicates:
             tally.duplicates += 1
             continue
         seen.add(digest)

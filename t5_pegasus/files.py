@@ -37,6 +37,12 @@ def read_lines(path: str | Path) -> list[str]:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
+def check_target(path: str | Path) -> None:
+    """Raise OptionError for a path no file can be written to; to be called before the work that fills it."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise OptionError(f"the file to write must not be a directory or a device, got {path}")
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error it is removed.
@@ -45,8 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     where `path` is a directory or a device: to rename a file to /dev/null would put an end to it, where root may.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OptionError(f"the file to write must not be a directory or a device, got {path}")
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(handle)

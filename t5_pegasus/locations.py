@@ -31,7 +31,7 @@ def is_exported(model_dir: str | Path) -> bool:
 def choose_model_dir(model_dir: str | Path | None) -> Path:
     """Return `model_dir` as a path; for None the base model if its weights are there, else, saying so, the tiny one.
 
-    Raises OptionError where the directory does not exist.
+    Raises OptionError where it is not a model directory.
     """
     if model_dir is None:
         if pretrained_weights(BASE_MODEL_DIR) or (BASE_MODEL_DIR / FINE_TUNED).exists():
@@ -39,8 +39,12 @@ def choose_model_dir(model_dir: str | Path | None) -> Path:
         print(f"no weights in {BASE_MODEL_DIR.name}/, using {TINY_MODEL_DIR.name}/", file=sys.stderr)
         return TINY_MODEL_DIR
     path = Path(model_dir)
-    if not path.is_dir():
-        raise OptionError(f"model_dir must be a directory with config.json and vocab.txt, got {path}")
+    for name in ("config.json", "vocab.txt"):
+        if not (path / name).is_file():
+            hint = f"; {path / 'README.md'} says where to get it" if (path / "README.md").is_file() else ""
+            raise OptionError(
+                f"model_dir must be a directory with config.json and vocab.txt, got {path} without {name}{hint}"
+            )
     return path
 
 
@@ -57,11 +61,13 @@ def find_weights(model_dir: str | Path, weights: str | Path | None = None, outpu
         return path
     for directory in (Path(output_dir), Path(model_dir)):
         if (directory / FINE_TUNED).is_file():
+            print(f"using the weights {directory / FINE_TUNED}", file=sys.stderr)
             return directory / FINE_TUNED
     found = pretrained_weights(model_dir)
     if found is None:
         raise CheckpointError(
-            f"no {FINE_TUNED} in {output_dir} or {model_dir}: make it with `python finetune.py --model_dir {model_dir}`"
+            f"no {FINE_TUNED} in {output_dir} or {model_dir}: "
+            f"make it with `python finetune.py --model_dir {model_dir} --output_dir {output_dir}`"
         )
     print(f"no {FINE_TUNED} found, using the pretrained weights {found}", file=sys.stderr)
     return found

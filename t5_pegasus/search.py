@@ -36,7 +36,7 @@ class Engine(Protocol):
             parents: int32 [sources, beams], the row (source by source) that each beam had in the step before.
             sources: int32 [sources], the place that each source had in the step before.
             forbidden: int32 [pairs, 2], (row, token) pairs whose log-probability is -inf.
-            top: candidates a row.
+            top: candidates a row, or the whole vocabulary where that is less.
 
         Returns: the new state; tokens int [sources, beams, top] and log-probabilities float [sources, beams, top] of
             the candidates, best first.
@@ -85,10 +85,11 @@ class _Source:
         return bool(worst >= bound)
 
     def titles(self) -> list[Candidate]:
-        """Return the best titles, best first; beams that were stopped by the limit are titles too."""
+        """Return the best titles, at least one, best first; beams that were stopped by the limit are titles too."""
         if self.prefixes.shape[1] == self.config.max_new_tokens:
             self._finish(np.ones(len(self.sums), bool))
-        return sorted(self.finished, key=lambda title: -title.score)[: self.config.num_return_sequences]
+        best = sorted(self.finished, key=lambda title: -title.score)[: self.config.num_return_sequences]
+        return best or [Candidate((), -float("inf"))]
 
 
 class BatchDecoder:

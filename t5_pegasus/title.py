@@ -67,7 +67,7 @@ class AutoTitle:
     Args:
         t5: a bert4keras T5 object, as `build_model` returns it.
         tokenizer: of the model's vocabulary.
-        engine: a row of ENGINES; "auto" takes the fastest that works with the model.
+        engine: a row of ENGINES; "auto" is keras.
 
     Example:
         >>> title = AutoTitle.load("chinese_t5_pegasus_tiny")
@@ -99,7 +99,7 @@ class AutoTitle:
                 run by ONNX Runtime without TensorFlow.
             weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
                 pretrained weights there (see `locations.find_weights`).
-            engine: a row of ENGINES, or "auto".
+            engine: a row of ENGINES; "auto" is onnx for an exported model, else keras.
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
 
@@ -135,6 +135,8 @@ class AutoTitle:
         """
         if "num_beams" not in generation:
             generation["num_beams"] = topk
+        elif topk not in (1, generation["num_beams"]):
+            raise OptionError(f"topk and num_beams are the same option, got {topk} and {generation['num_beams']}")
         texts = [text] if isinstance(text, str) else text
         titles = [best[0].text for best in self.generate_n_best(texts, **generation)]
         return titles[0] if isinstance(text, str) else titles
@@ -160,6 +162,7 @@ class AutoTitle:
         self, texts: Sequence[str], config: GenerationConfig, max_source_length: int, progress: bool
     ) -> Iterator[list[Hypothesis]]:
         """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
+        DataConfig(max_source_length=max_source_length)  # raises OptionError where it leaves no room for a text
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
                 sources = [

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import math
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,16 +16,19 @@ from .backend import keras, tf
 from .batching import pad, shuffled_batches
 from .checkpoints import named_variables, save_weights
 from .config import DataConfig, TrainingConfig
-from .errors import CheckpointError, DataError, OptionError
+from .errors import CheckpointError, DataError, OptionError, PegasusError
 from .examples import Example
 from .files import atomic_text
 from .locations import FINE_TUNED
-from .metrics import score
+from .metrics import METRICS, score
 from .title import AutoTitle
 from .tokenizer import PegasusTokenizer
 
 Pairs = list[tuple[list[int], list[int]]]
 Scores = dict[str, float]
+
+# Peak rates of AdamW where none is given, for a model with weights and for one that starts from nothing.
+LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-4, 1e-3
 
 LOG_FILE = "training_log.csv"
 STATE_DIR = "training_state"
@@ -91,7 +95,9 @@ def precision(mixed_precision: str) -> Iterator[None]:
 def make_optimizer(t5: Any, config: TrainingConfig, total_steps: int) -> Any:
     """Return AdamW with schedule, clipping and, for a float16 model, loss scaling; decay spares norms and biases."""
     optimizer = keras.optimizers.AdamW(
-        WarmupLinearDecay(config.learning_rate, math.ceil(total_steps * config.warmup_ratio), total_steps),
+        WarmupLinearDecay(
+            config.learning_rate or LEARNING_RATE, math.ceil(total_steps * config.warmup_ratio), total_steps
+        ),
         weight_decay=config.weight_decay,
         global_clipnorm=config.max_grad_norm or None,
     )
@@ -174,14 +180,41 @@ class Trainer:
     def fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool = False) -> list[dict[str, float]]:
         """Train and return a row of figures for each epoch, those before a resumed stop included.
 
-        Raises DataError for an empty data set, OptionError where there is nothing to resume.
+        Without `resume` what an earlier run left is put out of the way: its state and log are removed, its best weights
+        are kept as `best_model.weights.previous` once there are new ones.
+
+        Raises DataError for an empty data set, OptionError for an unknown metric or where there is nothing to resume,
+        CheckpointError where the state is not of this model or a file cannot be written, PegasusError where training
+        runs out of memory or diverges.
         """
         if not train or not valid:
             raise DataError(
                 f"training needs at least one pair to train and one to validate, got {len(train)}, {len(valid)}"
             )
+        metrics = [name for metric in METRICS.values() for name in metric.names]
+        if self.config.metric_for_best_model not in metrics:
+            raise OptionError(
+                f"metric_for_best_model must be one of {', '.join(metrics)}, got {self.config.metric_for_best_model}"
+            )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            return self._fit(train, valid, resume)
+        except tf.errors.ResourceExhaustedError as error:
+            raise PegasusError(
+                "out of memory; lower --batch_size, --max_source_length or --max_target_length"
+            ) from error
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"TensorFlow stopped in {self.output_dir}: {error.message}") from error
+
+    def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[dict[str, float]]:
         config = self.config
+        before = self.tokenizer.num_truncated
         pairs = encode_pairs(self.tokenizer, train, self.data)
+        if self.tokenizer.num_truncated > before:
+            limits = (
+                f"max_source_length {self.data.max_source_length} or max_target_length {self.data.max_target_length}"
+            )
+            print(f"{self.tokenizer.num_truncated - before} training texts were cut to {limits}", file=sys.stderr)
         steps = math.ceil(len(pairs) / config.per_device_train_batch_size)
         optimizer = make_optimizer(self.t5, config, steps * config.num_train_epochs)
         train_step = make_train_step(self.t5, optimizer, config.label_smoothing_factor)
@@ -191,6 +224,9 @@ class Trainer:
         state = tf.train.Checkpoint(model=self.t5.model, optimizer=optimizer, epochs_done=epochs_done)
         manager = tf.train.CheckpointManager(state, str(self.output_dir / STATE_DIR), max_to_keep=1)
         history = self._restore(state, manager, epochs_done) if resume else []
+        if not resume:
+            shutil.rmtree(self.output_dir / STATE_DIR, ignore_errors=True)
+            (self.output_dir / LOG_FILE).unlink(missing_ok=True)
         with tf.summary.create_file_writer(str(self.output_dir / "tensorboard")).as_default():
             for epoch in range(int(epochs_done) + 1, config.num_train_epochs + 1):
                 if self._should_stop(history):
@@ -207,23 +243,35 @@ class Trainer:
                 for name, value in row.items():
                     tf.summary.scalar(name, value, step=epoch)
                 if row[config.metric_for_best_model] > best_before:
+                    if best_before < 0:
+                        self._keep_previous()
                     save_weights(self.t5, self.output_dir / FINE_TUNED)
                 _write_log(self.output_dir / LOG_FILE, history)
                 epochs_done.assign(epoch)
-                try:
-                    manager.save(epoch)
-                except tf.errors.OpError as error:
-                    raise CheckpointError(f"cannot write {self.output_dir / STATE_DIR}: {error.message}") from error
+                manager.save(epoch)
         return history
 
     def _restore(self, state: Any, manager: Any, epochs_done: tf.Variable) -> list[dict[str, float]]:
         if manager.latest_checkpoint is None:
             raise OptionError(f"nothing to resume in {self.output_dir / STATE_DIR}; start without --resume")
-        state.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-        with (self.output_dir / LOG_FILE).open(encoding="utf-8", newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            state.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+            with (self.output_dir / LOG_FILE).open(encoding="utf-8", newline="") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            history = [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] <= int(epochs_done)]
+        except (AssertionError, LookupError, TypeError, ValueError, OSError, tf.errors.OpError) as error:
+            raise CheckpointError(
+                f"cannot resume from {self.output_dir}: its state is damaged, or of another model or precision; "
+                "start without --resume"
+            ) from error
         print(f"going on after epoch {int(epochs_done)}")
-        return [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] <= int(epochs_done)]
+        return history
+
+    def _keep_previous(self) -> None:
+        best = self.output_dir / FINE_TUNED
+        if best.exists():
+            best.replace(best.with_name(f"{FINE_TUNED}.previous"))
+            print(f"the {FINE_TUNED} of an earlier run is now {FINE_TUNED}.previous", file=sys.stderr)
 
     def _train_epoch(self, train_step: Any, batches: Any, steps: int, epoch: int) -> Scores:
         losses, accuracies = [], []
@@ -231,6 +279,11 @@ class Trainer:
             for sources, targets in bar:
                 loss, accuracy = train_step(sources, targets)
                 losses.append(float(loss))
+                if not math.isfinite(losses[-1]):
+                    raise PegasusError(
+                        f"the loss is {losses[-1]} at step {len(losses)} of epoch {epoch}; lower --learning_rate"
+                        + (", or use --mixed_precision bfloat16" if self.config.mixed_precision == "float16" else "")
+                    )
                 accuracies.append(float(accuracy))
                 bar.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
         return {"loss": float(np.mean(losses)), "accuracy": float(np.mean(accuracies))}

@@ -165,7 +165,7 @@ def test_finetune_takes_bert4keras_s_names():
         (("finetune.py", "--train_file", "none.tsv"), "none.tsv: No such file or directory"),
         (
             ("finetune.py", "--model_dir", "none"),
-            "model_dir must be a directory with config.json and vocab.txt, got none",
+            "model_dir must be a directory with config.json and vocab.txt, got none without config.json",
         ),
         (("finetune.py", "train.tsv"), "unrecognized arguments: train.tsv"),
         (("test.py", "--num_beams", "0"), "num_beams must be at least 1, got 0"),
@@ -175,7 +175,10 @@ def test_finetune_takes_bert4keras_s_names():
         (("test.py", "--num_beams"), "argument --num_beams/--topk: expected one argument"),
         (("test.py", "--input_file", "none.tsv"), "none.tsv: No such file or directory"),
         (("evaluation.py", "--test_file", "none.tsv"), "none.tsv: No such file or directory"),
-        (("evaluation.py", "--num_return_sequences", "2"), "num_return_sequences must be at most num_beams (1), got 2"),
+        (
+            ("test.py", "正文", "--num_return_sequences", "2"),
+            "num_return_sequences must be at most num_beams (1), got 2",
+        ),
         (("pretrain_data.py", "--workers", "0"), "workers must be at least 1, got 0"),
         (
             ("pretrain_data.py", "--gap_sentence_ratio", "2"),

@@ -143,7 +143,6 @@ def test_generation_options_that_cannot_be_used_are_refused(options, message):
         (TrainingConfig, "max_grad_norm", (-1, NAN, INF), (0,)),
         (TrainingConfig, "label_smoothing_factor", (-0.1, 1, NAN), (0, 0.9)),
         (TrainingConfig, "mixed_precision", ("fp16", "", "FLOAT16"), ("float16", "bfloat16")),
-        (TrainingConfig, "metric_for_best_model", ("rouge", "BLEU"), ("rouge-l",)),
         (TrainingConfig, "max_eval_samples", (0,), (None, 1)),
         (TrainingConfig, "eval_num_beams", (0,), (1,)),
         (TrainingConfig, "early_stopping_patience", (-1,), (0,)),

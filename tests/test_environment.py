@@ -76,8 +76,8 @@ def test_other_versions_than_the_locked_are_told(tmp_path, without_import):
     found, wrong = environment.check(lock)
     keras, jieba = (importlib.metadata.version(name) for name in ("keras", "jieba"))
     assert wrong == [
-        f"keras is {keras}, tested with 2.3.1; run `make install`",
-        f"jieba is {jieba}, tested with 0.1 or 0.2; run `make install`",
+        f"keras is {keras}, tested with 2.3.1; run `make clean install`",
+        f"jieba is {jieba}, tested with 0.1 or 0.2; run `make clean install`",
     ]
     assert f"numpy {numpy}" in found
 
@@ -97,7 +97,7 @@ def test_packages_that_are_missing_are_told(monkeypatch, without_import):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     found, wrong = environment.check()
-    assert wrong == ["rouge is not installed; run `make install`"]
+    assert wrong == ["rouge is not installed; run `make clean install`"]
     assert any(line.startswith("rjieba is not installed: jieba is used instead") for line in found)
 
 

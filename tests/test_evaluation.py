@@ -31,9 +31,9 @@ def pairs(tmp_path):
 def write_titles(path, titles):
     """Write what test.py writes with two titles for each text: the better one first."""
     lines = [
-        json.dumps({"id": str(number), "title": text, "score": score})
-        for number, title in enumerate(titles, 1)
-        for text, score in ((title, -1.0), ("次", -2.0))
+        json.dumps({"id": "one for all", "rank": rank, "title": text, "score": -rank})
+        for title in titles
+        for rank, text in enumerate((title, "次"), 1)
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
@@ -96,6 +96,8 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
     stand_in = types.ModuleType("t5_pegasus.title")
     stand_in.AutoTitle = AutoTitle
     monkeypatch.setitem(sys.modules, "t5_pegasus.title", stand_in)
+    for name in ("config.json", "vocab.txt"):
+        (pairs.parent / name).touch()
     flags = ["--model_dir", str(pairs.parent), "--weights", "w", "--user_dict", "u", "--output_dir", "o"]
     flags += ["--topk", "3", "--max_source_length", "99"]
     assert evaluation.main(["--test_file", str(pairs), *flags]) == 0
@@ -104,6 +106,19 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
     assert contents == CONTENTS
     assert (options["num_beams"], options["max_source_length"], options["progress"]) == (3, 99, True)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == score(REFERENCES, REFERENCES)
+
+
+def test_references_that_are_twice_in_a_file_count_twice(tmp_path, capsys):
+    (tmp_path / "pairs.tsv").write_text("题一\t正文一\n题一\t正文一\n题二\t正文二\n", encoding="utf-8")
+    (tmp_path / "titles.txt").write_text("题一\n题一\n无\n", encoding="utf-8")
+    flags = ["--predictions", str(tmp_path / "titles.txt"), "--references", str(tmp_path / "pairs.tsv")]
+    assert evaluation.main(flags) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rouge-1"] == pytest.approx(2 / 3)
+
+
+def test_a_table_that_cannot_be_written_is_told_before_the_work(pairs, tmp_path):
+    with pytest.raises(OptionError, match="must not be a directory"):
+        evaluation.main(["--test_file", str(pairs), "--output_csv", str(tmp_path)])
 
 
 def test_predictions_and_references_go_together():
@@ -135,9 +150,9 @@ def test_plain_predictions_keep_empty_lines(tmp_path):
     assert read_predictions(path) == ["甲\u2028乙", "", "丙"]
 
 
-def test_titles_without_an_id_stand_alone(tmp_path):
+def test_titles_without_a_rank_stand_alone(tmp_path):
     path = tmp_path / "titles.jsonl"
-    path.write_text('{"title": "甲"}\n\n{"title": "乙"}\n{"id": 1, "title": "丙"}\n{"id": 1, "title": "丁"}\n')
+    path.write_text('{"title": "甲"}\n\n{"title": "乙"}\n{"rank": 1, "title": "丙"}\n{"rank": 2, "title": "丁"}\n')
     assert read_predictions(path) == ["甲", "乙", "丙"]
 
 

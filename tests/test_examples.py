@@ -268,7 +268,7 @@ def test_exact_spelling_wins(write):
 
 
 def test_columns_not_found_are_listed(write):
-    usual = "content/title or 正文/摘要 or src/tgt or document/summary or dialogue/summary or prompt/completion"
+    usual = " or ".join(f"{text}/{summary}" for text, summary in PAIRS)
     flags = "(name others with --text_column and --summary_column)"
     article = "长" * 300
     for name, data, got in [

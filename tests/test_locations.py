@@ -32,11 +32,13 @@ def test_the_base_model_is_taken_where_its_weights_are(base, name, capsys):
 
 
 def test_a_directory_that_is_named_is_taken(base, tmp_path, capsys):
+    for name in ("config.json", "vocab.txt"):
+        (base / name).touch()
     assert choose_model_dir(str(base)) == base
     assert capsys.readouterr().err == ""
     (tmp_path / "file").touch()
     for name in ("none", "file"):
-        with pytest.raises(OptionError, match=rf"model_dir must be a directory with config.json .*, got .*{name}$"):
+        with pytest.raises(OptionError, match=rf"config.json and vocab.txt, got .*{name} without config.json$"):
             choose_model_dir(tmp_path / name)
 
 
@@ -57,6 +59,7 @@ def test_the_nearest_weights_are_taken(tmp_path, capsys):
     for folder in (model, output):
         (folder / "best_model.weights").touch()
         assert find_weights(model, None, output) == folder / "best_model.weights"
+        assert capsys.readouterr().err == f"using the weights {folder / 'best_model.weights'}\n"
     assert find_weights(model, model / "model.safetensors", output) == model / "model.safetensors"
     assert find_weights(model, str(model / "model.ckpt"), output) == model / "model.ckpt"
     assert capsys.readouterr().err == ""

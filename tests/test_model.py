@@ -104,7 +104,7 @@ def test_number_of_parameters(size, count):
         ({"attention_probs_dropout_prob": "low"}, {}, OptionError, "attention_probs_dropout_prob .* got 'low'"),
         ({"relative_attention_num_buckets": 2}, {}, OptionError, "relative_attention_num_buckets .* got 2"),
         ({"relative_attention_max_distance": 16}, {}, OptionError, r"relative_attention_max_distance .*\(16\), got 16"),
-        ({"hidden_act": "gelu"}, {}, OptionError, r"hidden_act must be two activations, got \['gelu'\]"),
+        ({"hidden_act": "gelu"}, {}, OptionError, "hidden_act .* must be a list of names, got 'gelu'"),
         ({"hidden_act": ["gleu", "linear"]}, {}, OptionError, "hidden_act .* got gleu"),
         ({}, {"hidden_act": 3}, OptionError, "hidden_act .* got 3"),
         ({}, {"num_layers": 3}, OptionError, "num_hidden_layers, .* got num_layers"),

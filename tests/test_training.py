@@ -11,7 +11,7 @@ from t5_pegasus import PegasusTokenizer, build_model, checkpoints, training
 from t5_pegasus.backend import tf
 from t5_pegasus.checkpoints import named_variables
 from t5_pegasus.config import DataConfig, TrainingConfig
-from t5_pegasus.errors import CheckpointError, DataError, OptionError
+from t5_pegasus.errors import CheckpointError, DataError, OptionError, PegasusError
 from t5_pegasus.examples import Example
 from t5_pegasus.locations import TINY_MODEL_DIR
 
@@ -149,6 +149,37 @@ def _interrupting(function, after):
         return function(*args)
 
     return called
+
+
+def test_a_new_run_puts_an_earlier_one_out_of_the_way(tokenizer, tmp_path, pairs):
+    """Its state must not be resumed by mistake, its best weights must not be lost to a first bad epoch."""
+    make_trainer(tokenizer, tmp_path, num_train_epochs=2).fit(*pairs)
+    best = (tmp_path / "best_model.weights").read_bytes()
+    stopped = make_trainer(tokenizer, tmp_path, num_train_epochs=2, seed=7)
+    stopped._train_epoch = _interrupting(stopped._train_epoch, after=0)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(*pairs)
+    assert (tmp_path / "best_model.weights").read_bytes() == best
+    with pytest.raises(OptionError, match="nothing to resume"):
+        make_trainer(tokenizer, tmp_path, num_train_epochs=2, seed=7).fit(*pairs, resume=True)
+    make_trainer(tokenizer, tmp_path, num_train_epochs=1, seed=7).fit(*pairs)
+    assert (tmp_path / "best_model.weights.previous").read_bytes() == best
+
+
+def test_a_state_of_another_model_is_not_resumed(tokenizer, tmp_path, pairs):
+    make_trainer(tokenizer, tmp_path, num_train_epochs=1).fit(*pairs)
+    with pytest.raises(CheckpointError, match="another model or precision"):
+        make_trainer(tokenizer, tmp_path, num_train_epochs=2, mixed_precision="float16").fit(*pairs, resume=True)
+
+
+def test_training_that_diverges_stops(tokenizer, tmp_path, pairs):
+    with pytest.raises(PegasusError, match=r"the loss is nan at step .*; lower --learning_rate"):
+        make_trainer(tokenizer, tmp_path, learning_rate=1e30, max_grad_norm=0.0, warmup_ratio=0.0).fit(*pairs)
+
+
+def test_an_unknown_metric_is_refused(tokenizer, tmp_path, pairs):
+    with pytest.raises(OptionError, match=r"metric_for_best_model must be one of rouge-1, .*, got BLEU"):
+        make_trainer(tokenizer, tmp_path, metric_for_best_model="BLEU").fit(*pairs)
 
 
 def test_nothing_to_resume_is_said(tokenizer, tmp_path, pairs):

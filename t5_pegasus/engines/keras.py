@@ -133,7 +133,7 @@ class KerasEngine:
         logits = self._project(x, "decoder/logits/kernel")  # [rows, vocab_size]
         total = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
         logits = tf.tensor_scatter_nd_min(logits, forbidden, tf.fill(tf.shape(forbidden)[:1], -float("inf")))
-        best_logits, best = tf.math.top_k(logits, top)
+        best_logits, best = tf.math.top_k(logits, tf.minimum(top, tf.shape(logits)[1]))
         return new_caches, best_logits - total, best
 
     def _weight(self, name: str) -> tf.Tensor:

@@ -43,6 +43,7 @@ class OnnxEngine:
         except Exception as error:  # the runtime's own errors have no common base
             raise CheckpointError(f"{model_dir} is not an exported model: {error}") from error
         self._heads, self._head_size = config["num_attention_heads"], config["attention_head_size"]
+        self._vocab_size = config["vocab_size"]
         self._encoder_outputs = [output.name for output in self._encoder.get_outputs()]
         self._decoder_outputs = [output.name for output in self._decoder.get_outputs()]
         self._cache_names = [name.removeprefix("new_") for name in self._decoder_outputs if name.startswith("new_")]
@@ -67,7 +68,12 @@ class OnnxEngine:
         caches, cross = state
         if len(sources) < cross["mask"].shape()[0]:
             cross = {name: OrtValue.ortvalue_from_numpy(value.numpy()[sources]) for name, value in cross.items()}
-        integers = {"tokens": tokens, "parents": parents.ravel(), "forbidden": forbidden, "top": np.array([top])}
+        integers = {
+            "tokens": tokens,
+            "parents": parents.ravel(),
+            "forbidden": forbidden,
+            "top": np.array([min(top, self._vocab_size)]),
+        }
         inputs = {name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in integers.items()}
         outputs = self._decoder.run_with_ort_values(self._decoder_outputs, {**inputs, **cross, **caches})
         by_name = dict(zip(self._decoder_outputs, outputs, strict=True))

@@ -12,7 +12,7 @@ from ..files import open_text
 def read_predictions(path: str | Path) -> list[str]:
     """Return the titles of a file, in order: of JSON Lines as `test.py` writes them, or of plain text, one a line.
 
-    JSON Lines hold a "title" and, where a text has several titles, best first, the same "id" in each: the first counts.
+    JSON Lines hold a "title" and, where a text has several titles, the "rank" of each from 1: the first counts.
     In plain text an empty line is an empty title. Raises DataError for a file that cannot be read or a malformed line.
     """
     path = Path(path)
@@ -32,7 +32,6 @@ def _plain_titles(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _best_titles(lines: Iterable[str]) -> Iterator[str]:
-    last_id = None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -42,9 +41,8 @@ def _best_titles(lines: Iterable[str]) -> Iterator[str]:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("title"), str):
             raise DataError(f'line {number} must be a JSON object with a text as "title", got {line[:60]!r}')
-        if row.get("id") is None or row["id"] != last_id:
+        if row.get("rank", 1) == 1:
             yield row["title"]
-        last_id = row.get("id")
 
 
 READERS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {".jsonl": _best_titles, ".txt": _plain_titles}
