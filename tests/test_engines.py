@@ -97,13 +97,19 @@ OPTIONS = [
 
 
 def assert_same_titles(found, expected):
-    """Assert equal titles, but for a few in which two beams were a hair's breadth apart."""
+    """Assert equal titles and scores, but for one text in a hundred.
+
+    Two tokens whose probabilities differ by a millionth, as those of tokens that training never met do, may change
+    places with the last bit of a sum; a beam search that takes the other one can end anywhere.
+    """
     different = 0
     for titles, references in zip(found, expected, strict=True):
-        scores = [title.score for title in references]
-        assert [title.score for title in titles] == pytest.approx(scores, abs=1e-4)
-        different += [title.ids for title in titles] != [title.ids for title in references]
-    assert different <= 0.02 * len(expected)
+        if [title.ids for title in titles] == [title.ids for title in references]:
+            scores = [title.score for title in references]
+            assert [title.score for title in titles] == pytest.approx(scores, abs=1e-4)
+        else:
+            different += 1
+    assert different <= 0.01 * len(expected)
 
 
 @pytest.fixture(scope="module")
