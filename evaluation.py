@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_target(flags.output_csv)
 
     pairs_file = flags.test_file if flags.references is None else flags.references
-    examples = list(read_examples(pairs_file, data.text_column, data.summary_column, data.skip_bad_lines, None, True))
+    columns = (data.text_column, data.summary_column, data.skip_bad_lines)
+    examples = list(read_examples(pairs_file, *columns, keep_duplicates=True))
     references = [example.title for example in examples]
     if flags.predictions is None:
         model_dir = choose_model_dir(flags.model_dir)

@@ -57,6 +57,12 @@ ENGINES: dict[str, Callable[[Any, PegasusTokenizer], Any]] = {
     "reference": _reference,
 }
 
+
+def _check_engine(engine: str) -> None:
+    if engine not in ("auto", *ENGINES):
+        raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
+
+
 # Texts that are sorted by length and decoded before the first of them is handed out.
 _TEXTS_AT_A_TIME = 256
 
@@ -76,8 +82,7 @@ class AutoTitle:
     """
 
     def __init__(self, t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> None:
-        if engine not in ("auto", *ENGINES):
-            raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
+        _check_engine(engine)
         self._set_up(ENGINES["keras" if engine == "auto" else engine](t5, tokenizer), tokenizer)
 
     def _set_up(self, decoder: Any, tokenizer: PegasusTokenizer) -> None:
@@ -106,6 +111,7 @@ class AutoTitle:
         Raises CheckpointError where there are no weights or they do not fit, DataError for a malformed directory,
         OptionError for an engine that the directory is not for.
         """
+        _check_engine(engine)  # here too, since a model takes seconds to build
         model_dir = Path(model_dir)
         tokenizer = PegasusTokenizer(model_dir / "vocab.txt", user_dict)
         if is_exported(model_dir):
