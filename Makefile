@@ -4,8 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --no-deps --require-hashes
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 DEMO := build/demo
+PORT ?= 8080
 
-.PHONY: install dev demo check test test-slow lint lock clean
+.PHONY: install dev demo serve-demo check test test-slow lint lock clean
 
 install: .venv/installed
 dev: .venv/installed-dev
@@ -27,12 +28,35 @@ dev: .venv/installed-dev
 	$(PIP) --no-build-isolation -r requirements/dev.txt
 	touch $@
 
+# What benchmarks/decoding.py compares with, apart from everything else. The index has torch without CUDA.
+bench-deps: .venv-bench/installed
+
+.venv-bench/installed: requirements/bench.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r $<
+	touch $@
+
 demo: install
 	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
 	$(BIN)/python test.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --input_file data/test.tsv
 	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO)
 	@echo "A model that has seen 184 texts mostly knows their titles by heart: this shows that everything works, not how"
 	@echo "well T5-PEGASUS writes. For that, put the official weights into chinese_t5_pegasus_base/ and fine-tune them."
+
+.venv/installed-serve: .venv/installed requirements/serve-tensorflow-cpu.txt
+	$(PIP) --no-build-isolation -r requirements/serve-tensorflow-cpu.txt
+	touch $@
+
+$(DEMO)/best_model.weights: | .venv/installed
+	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
+
+serve-demo: .venv/installed-serve $(DEMO)/best_model.weights
+	@echo "The page is at http://127.0.0.1:$(PORT)/ and Ctrl-C ends it. From another terminal:"
+	@echo
+	@echo "    curl --retry 60 --retry-delay 1 --retry-connrefused http://127.0.0.1:$(PORT)/invocations \\"
+	@echo "        -H 'Content-Type: application/json' -d '{\"data\": \"首批推出的214套房源三天便全部租完。\"}'"
+	@echo
+	$(BIN)/python serve.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --host 127.0.0.1 --port $(PORT)
 
 check: install
 	$(BIN)/python -m t5_pegasus
@@ -54,7 +78,10 @@ lock:
 	uv pip compile $(LOCK) pyproject.toml -o requirements/base.txt
 	uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	uv pip compile $(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
+	uv pip compile $(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra serve --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
+	uv pip compile $(LOCK) --group serve-onnx -c requirements/dev.txt -o requirements/serve-onnx-cpu.txt
 	uv lock --quiet
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv .venv-bench build
