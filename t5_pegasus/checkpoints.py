@@ -49,11 +49,24 @@ def load_weights(t5: Any, path: str | Path) -> None:
     another shape (with both shapes) or not finite; the network is then as it was.
     """
     path = Path(str(path).removesuffix(".index"))
-    variables = named_variables(t5)
+    assign_weights(t5, read_weights(t5, path), path)
+
+
+def read_weights(t5: Any, path: str | Path) -> Weights:
+    """Return the arrays of a weights file by the names in it, which are those of `named_variables` where it is ours.
+
+    `t5` tells HDF5's layers apart. Raises CheckpointError for a file that cannot be read.
+    """
+    path = Path(str(path).removesuffix(".index"))
     try:
-        found = _format_of(path).read(path, t5)
+        return _format_of(path).read(path, t5)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{path} cannot be read, it may be damaged or cut off: {_one_line(error)}") from error
+
+
+def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
+    """Set every weight of the network; `path` is where they are from, for the errors of `load_weights`."""
+    variables = named_variables(t5)
     problems = [
         *_listed("lacks", [name for name in variables if name not in found]),
         *_listed("has, unknown to the model,", [name for name in found if name not in variables]),

@@ -71,7 +71,7 @@ class PegasusTokenizer:
         self.num_truncated = 0
         # jieba's dictionary is loaded with the first text, not here: loading a model should not wait for it.
         self._user_words = [] if user_dict is None else _read_user_dict(user_dict)
-        self._word_ids = _WordCache(self._encode_word)
+        self._word_ids = _WordCache(self.encode_word)
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         """Return the ids of a text between [CLS] and [SEP].
@@ -119,7 +119,7 @@ class PegasusTokenizer:
     def _cut(self) -> Cut:
         return _load_cut(self._user_words)
 
-    def _encode_word(self, word: str) -> tuple[int, ...]:
+    def encode_word(self, word: str) -> tuple[int, ...]:
         """Return the ids of a word as jieba cut it: its own id, else those of its characters and word pieces."""
         if word in self._ids:
             return (self._ids[word],)
@@ -189,6 +189,11 @@ def _read_user_dict(user_dict: str | Path) -> list[tuple[str, int | None]]:
         if match and (word := normalize(match[1])):
             words.append((word, int(match[2]) if match[2] else None))
     return words
+
+
+def load_cut(user_dict: str | Path | None = None) -> Cut:
+    """Return a function that cuts a text into words as the tokenizer does, before the vocabulary has its say."""
+    return _load_cut([] if user_dict is None else _read_user_dict(user_dict))
 
 
 def _load_cut(user_words: list[tuple[str, int | None]]) -> Cut:

@@ -1,10 +1,14 @@
-"""Make mt5.safetensors and mt5_logits.npz: a small random MT5 of Hugging Face, and what it answers.
+"""Make a small random MT5 of Hugging Face and what it answers, mt5_logits.npz.
+
+mt5.safetensors has its weights under T5's own names, mt5_hugging_face.safetensors as Hugging Face writes them.
 
 Run where torch and transformers are installed (made with torch 2.13.0 and transformers 5.23.0):
 `python tests/golden/make_mt5.py`. The test that reads the files needs neither.
 """
 
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,7 @@ CONFIG = {
     "relative_attention_max_distance": 40,
 }
 
-WEIGHTS, LOGITS = "mt5.safetensors", "mt5_logits.npz"
+WEIGHTS, LOGITS, HUGGING_FACE = "mt5.safetensors", "mt5_logits.npz", "mt5_hugging_face.safetensors"
 
 
 def main() -> None:
@@ -80,6 +84,9 @@ def main() -> None:
         target_ids=target_ids.astype(np.int32),
         logits=logits.astype(np.float32),
     )
+    with tempfile.TemporaryDirectory() as folder:
+        model.half().save_pretrained(folder)
+        shutil.copyfile(Path(folder, "model.safetensors"), FOLDER / HUGGING_FACE)
     print(f"{len(weights)} weights, logits {logits.shape} of standard deviation {logits.std():.2f}")
 
 
