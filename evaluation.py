@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
     parser.add_argument("--output_csv", help="also write every example with its scores to this file")
     cli.add_model_flags(parser)
-    cli.add_flags(parser, DataConfig, only=("text_column", "summary_column", "skip_bad_lines", "max_source_length"))
+    names = [field.name for field in dataclasses.fields(DataConfig) if field.name != "max_target_length"]
+    cli.add_flags(parser, DataConfig, only=names)
     names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
     cli.add_flags(parser, GenerationConfig, only=names)
     flags = parser.parse_args(argv)
@@ -47,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     references = [example.title for example in examples]
     if flags.predictions is None:
         model_dir = choose_model_dir(flags.model_dir)
-        from t5_pegasus.title import AutoTitle  # TensorFlow comes with it, which scoring alone does not need
+        from t5_pegasus.title import AutoTitle  # late, since scoring alone needs none of it
 
         title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
-        options = {"max_source_length": data.max_source_length, **dataclasses.asdict(generation)}
-        predictions = title.generate([example.content for example in examples], progress=True, **options)
+        contents = [example.content for example in examples]
+        predictions = [titles[0].text for titles in title.iterate(contents, generation, data, progress=True)]
     else:
         predictions = read_predictions(flags.predictions)
         if len(predictions) != len(references):

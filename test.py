@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_file", help="file to write titles to, JSON lines if its name ends in .jsonl")
     parser.add_argument("--output_format", choices=tuple(FORMATS), help="overrides what the output file's name says")
     cli.add_model_flags(parser)
-    cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length"))
+    cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text"))
     cli.add_flags(parser, GenerationConfig)
     flags = parser.parse_args(argv)
     data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     # A bar is for many texts, and would run through titles that are printed on the same screen.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
-    all_titles = title.iterate([text for _, text in rows], generation, data.max_source_length, progress)
+    all_titles = title.iterate([text for _, text in rows], generation, data, progress)
     with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
         for (identifier, _), titles in zip(rows, all_titles, strict=True):
             for rank, hypothesis in enumerate(titles, 1):

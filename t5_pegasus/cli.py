@@ -47,9 +47,12 @@ def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Coll
             if kind is bool:
                 keywords["action"] = "store_true"
             else:
-                keywords["type"] = kind
+                is_list = typing.get_origin(kind) is tuple
+                keywords["type"] = token_ids if is_list else kind
                 keywords["choices"] = field.metadata["choices"] or None
-                keywords["metavar"] = None if field.metadata["choices"] else kind.__name__.upper()
+                keywords["metavar"] = (
+                    None if field.metadata["choices"] else "ID,ID" if is_list else kind.__name__.upper()
+                )
             group.add_argument(*names, **keywords)
 
 
@@ -104,6 +107,11 @@ def _is_interrupt(error: BaseException | None) -> bool:
 def _fail(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def token_ids(text: str) -> tuple[int, ...]:
+    """Parse whole numbers with commas between them."""
+    return tuple(int(part) for part in text.split(",") if part.strip())
 
 
 def _plain_type(hint: Any) -> type:

@@ -2,12 +2,14 @@
 
 The output directory holds what `engines/onnx.py` runs without TensorFlow, opset 20:
 
-- `encoder.onnx`: `ids` int64 [sources, source_len] -> `mask` float [sources, 1, 1, source_len] (0, or -inf at padding)
-  and, for each layer, `cross_key_N`, `cross_value_N` float [sources, heads, source_len, head_size];
+- `encoder.onnx`: `ids` int64 [windows, window_len] and `joined` int64 [sources, source_len], the places of a source's
+  tokens in the flattened ids, -1 at padding -> `mask` float [sources, 1, 1, source_len] (0, or -inf at padding) and,
+  for each layer, `cross_key_N`, `cross_value_N` float [sources, heads, source_len, head_size];
 - `decoder.onnx`, one token a beam: `tokens` int64 [sources, beams], `parents` int64 [rows] (the row of the caches that
-  each beam goes on from), `forbidden` int64 [pairs, 2], `top` int64 [1], `mask`, `cross_*` of the encoder, and for each
-  layer `key_N`, `value_N` float [rows before, heads, length, head_size] -> `best` int64 and `log_probs` float
-  [rows, top], and the caches one token longer, `new_key_N`, `new_value_N`;
+  each beam goes on from), `edited` int64 [edits, 2], (row, token) pairs whose log-probabilities are multiplied by
+  `factors` float [edits], `top` int64 [1], `mask`, `cross_*` of the encoder, and for each layer `key_N`, `value_N`
+  float [rows before, heads, length, head_size] -> `best` int64 and `log_probs` float [rows, top], and the caches one
+  token longer, `new_key_N`, `new_value_N`;
 - the weights beside them as external data, `vocab.txt` and `config.json`.
 
 With int8 every matrix is rounded with a scale a column, and what it multiplies with a scale a row at run time, so that
@@ -31,11 +33,15 @@ from . import cli
 from .backend import tf
 from .checkpoints import named_variables
 from .config import option
+from .engines import approximates_gelu
+from .engines.onnx import GRAPHS
 from .errors import OptionError
 from .locations import choose_model_dir, find_weights
+from .logits import ALMOST_CERTAIN
 from .model import PegasusT5, build_model
 
 OPSET = 20
+MICROSOFT = "com.microsoft"  # operations that ONNX Runtime has beyond the standard
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
@@ -55,7 +61,9 @@ class ExportConfig:
             raise OptionError(f"quantize must be no or int8, got {self.quantize}")
 
 
-def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no") -> None:
+def export_model(
+    t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no", key: str | None = None
+) -> None:
     """Write the engine's directory, whole or not at all.
 
     Args:
@@ -63,6 +71,7 @@ def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, 
         vocab_file: copied beside the graphs.
         output_dir: made; must not exist, or be empty.
         quantize: "no" for float32 or "int8".
+        key: noted in config.json; says what the graphs were made from (see `onnx_cache`).
 
     Raises OptionError for a directory that holds something.
     """
@@ -75,14 +84,17 @@ def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, 
         folder = Path(temporary) / "model"
         folder.mkdir()
         for name, make in ((ENCODER, _encoder_graph), (DECODER, _decoder_graph)):
-            model = helper.make_model(make(t5, quantize), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+            opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+            model = helper.make_model(make(t5, quantize), opset_imports=opsets, ir_version=10)
             # Beside the graph, since a protocol buffer holds no more than 2 GB.
             onnx.save_model(
                 model, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024
             )
             onnx.checker.check_model(folder / name)
         shutil.copyfile(vocab_file, folder / "vocab.txt")
-        settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET}
+        settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET, "graphs": GRAPHS}
+        if key is not None:
+            settings["key"] = key
         (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         if output_dir.exists():
             output_dir.rmdir()
@@ -92,10 +104,12 @@ def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, 
 class _Graph:
     """A graph in the making: nodes and weights are added, names are made up."""
 
-    def __init__(self, t5: PegasusT5, quantize: str) -> None:
+    def __init__(self, t5: PegasusT5, quantize: str, many_rows: bool) -> None:
         self.weights = named_variables(t5)
         self.config = t5.config
-        self.quantize = quantize == "int8"
+        self.quantize, self.many_rows = quantize == "int8", many_rows
+        self.gelu = "tanh" if approximates_gelu(t5.config.hidden_act) else "none"
+        self.width = t5.config.num_attention_heads * t5.config.attention_head_size
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.inputs: list[Any] = []
@@ -106,13 +120,16 @@ class _Graph:
         return name
 
     def output(self, value: str, name: str, kind: int, *shape: int | str) -> None:
-        self.nodes.append(helper.make_node("Identity", [value], [name]))
+        # The value gets the name: an Identity node would copy it.
+        for node in self.nodes:
+            for values in (node.input, node.output):
+                values[:] = [name if each == value else each for each in values]
         self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def constant(self, value: Any, name: str | None = None) -> str:
         name = name or f"constant_{len(self.constants)}"
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -134,26 +151,47 @@ class _Graph:
     def rows(self, x: str, width: int) -> str:
         return str(self("Reshape", x, self.ints(-1, width)))
 
-    def matmul(self, x: str, *names: str) -> str:
-        """Multiply rows by weight matrices, those of several names side by side."""
+    def matmul(self, x: str, name: str) -> str:
+        """Multiply rows by a weight matrix."""
+        return self.matmuls(x, name)[0]
+
+    def matmuls(self, x: str, *names: str) -> list[str]:
+        """Multiply rows by several weight matrices of one shape.
+
+        Few rows are multiplied by all at once, since then reading weights takes the time and not much is left of it for
+        starting operations; for many rows, dividing the product costs more than that.
+        """
+        if self.many_rows or len(names) == 1:
+            quantized = self.quantized(x) if self.quantize else ("", "")
+            return [self.product(x, quantized, name, self.weights[name].numpy()) for name in names]
         weight = np.concatenate([self.weights[name].numpy() for name in names], axis=1)
-        name = "+".join(names)
-        if not self.quantize:
-            return str(self("MatMul", x, self.constant(weight, name)))
-        scales = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127
-        rounded = np.rint(weight / scales).astype(np.int8)
+        quantized = self.quantized(x) if self.quantize else ("", "")
+        product = self.product(x, quantized, "+".join(names), weight)
+        return list(self("Split", product, outputs=len(names), axis=1, num_outputs=len(names)))
+
+    def quantized(self, x: str) -> tuple[str, str]:
+        """Return rows rounded to uint8 round 128, each with a scale of its own; and the scales, float [rows, 1]."""
         largest = self("ReduceMax", self("Abs", x), self.ints(1), keepdims=0)  # [rows]
         scale = self(
             "Div", self("Max", largest, self.constant(np.float32(1e-12), "tiny")), self.constant(np.float32(127), "127")
         )
         zeros = self("Expand", self.constant(np.uint8(128), "zero_point"), self("Shape", scale))
-        quantized = self("QuantizeLinear", x, scale, zeros, axis=0)
-        product = self(
-            "MatMulInteger", quantized, self.constant(rounded, name), self.constant(np.uint8(128), "zero_point")
-        )
-        column = self("Unsqueeze", scale, self.ints(1))
-        product = self("Mul", self("Cast", product, to=_FLOAT), column)
-        return str(self("Mul", product, self.constant(scales.astype(np.float32), f"{name}/scales")))
+        return self("QuantizeLinear", x, scale, zeros, axis=0), self("Unsqueeze", scale, self.ints(1))
+
+    def product(self, x: str, quantized: tuple[str, str], name: str, weight: np.ndarray) -> str:
+        if not self.quantize:
+            return str(self("MatMul", x, self.constant(weight, name)))
+        rows, row_scales = quantized
+        scales = np.maximum(np.abs(weight).max(axis=0), 1e-12) / 127
+        rounded = self.constant(np.rint(weight / scales).astype(np.int8), name)
+        column_scales = self.constant(scales.astype(np.float32), f"{name}/scales")
+        zero = self.constant(np.uint8(128), "zero_point")
+        if self.many_rows:  # one operation that is slower to start, but goes through the product once, not three times
+            one = self.constant(np.float32(1), "one")
+            product = self("MatMulIntegerToFloat", rows, rounded, one, column_scales, zero, domain=MICROSOFT)
+        else:
+            product = self("Mul", self("Cast", self("MatMulInteger", rows, rounded, zero), to=_FLOAT), column_scales)
+        return str(self("Mul", product, row_scales))
 
     def embed(self, ids: str) -> str:
         """Return the embeddings of ids [rows], float [rows, hidden]."""
@@ -166,7 +204,9 @@ class _Graph:
         return str(self("Mul", values, self("Gather", self.constant(scales.astype(np.float32), "shared/scales"), ids)))
 
     def norm(self, x: str, name: str) -> str:
-        mean = self("ReduceMean", self("Mul", x, x), self.ints(-1), keepdims=1)
+        # In this very form ONNX Runtime makes one operation of it.
+        square = self("Pow", x, self.constant(np.float32(2), "2"))
+        mean = self("ReduceMean", square, self.ints(-1), keepdims=1)
         root = self("Sqrt", self("Add", mean, self.constant(np.float32(1e-6), "epsilon")))
         return str(self("Mul", self("Div", x, root), self.weight(name)))
 
@@ -177,16 +217,24 @@ class _Graph:
         split = self("Reshape", x, self("Concat", batch, tail, axis=0))
         return str(self("Transpose", split, perm=[0, 2, 1, 3]))
 
-    def attend(self, query: str, key: str, value: str, bias: str, out: str) -> str:
-        """Return rows of attention; `bias` is added to the scores [batch, heads, queries, keys]."""
+    def one_each(self, x: str) -> str:
+        """Split rows, each a sequence of one token, into [rows, heads, 1, size]."""
+        return str(
+            self("Reshape", x, self.ints(-1, self.config.num_attention_heads, 1, self.config.attention_head_size))
+        )
+
+    def attend(self, query: str, key: str, value: str, bias: str) -> str:
+        """Return [batch, heads, queries, size]; `bias` is added to the scores [batch, heads, queries, keys]."""
         scores = self("Add", self("MatMul", query, self("Transpose", key, perm=[0, 1, 3, 2])), bias)
-        values = self("Transpose", self("MatMul", self("Softmax", scores, axis=-1), value), perm=[0, 2, 1, 3])
-        return self.matmul(self.rows(values, self.config.num_attention_heads * self.config.attention_head_size), out)
+        return str(self("MatMul", self("Softmax", scores, axis=-1), value))
+
+    def merge(self, attended: str) -> str:
+        """Turn [batch, heads, queries, size] into rows [batch * queries, heads * size]."""
+        return self.rows(self("Transpose", attended, perm=[0, 2, 1, 3]), self.width)
 
     def feed_forward(self, x: str, block: str) -> str:
-        wide = self.matmul(x, f"{block}/wi_0/kernel", f"{block}/wi_1/kernel")
-        gate, linear = self("Split", wide, outputs=2, axis=1, num_outputs=2)
-        return self.matmul(self("Mul", self("Gelu", gate), linear), f"{block}/wo/kernel")
+        gate, linear = self.matmuls(x, f"{block}/wi_0/kernel", f"{block}/wi_1/kernel")
+        return self.matmul(self("Mul", self("Gelu", gate, approximate=self.gelu), linear), f"{block}/wo/kernel")
 
     def position_bias(self, layer: Any, name: str, offsets: str) -> str:
         """Return [heads, *offsets' shape], the biases of keys that lie so many tokens after their query."""
@@ -213,44 +261,57 @@ def _cache_names(config: Any, prefix: str = "") -> list[str]:
 
 
 def _encoder_graph(t5: PegasusT5, quantize: str) -> Any:
-    g, config = _Graph(t5, quantize), t5.config
-    ids = g.input("ids", _INT, "sources", "source_len")
-    sources, positions = g.length(ids, 0), g.range(g.length(ids, 1))
-    # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
-    zero = g.constant(np.int64(0), "0")
-    visible = g("Or", g("Not", g("Equal", ids, zero)), g("Unsqueeze", g("Equal", positions, zero), g.ints(0)))
+    g, config = _Graph(t5, quantize, many_rows=True), t5.config
+    ids = g.input("ids", _INT, "windows", "window_len")
+    joined = g.input("joined", _INT, "sources", "source_len")
+    windows, positions = g.length(ids, 0), g.range(g.length(ids, 1))
+    flat_ids = g("Reshape", ids, g.ints(-1))
     floats = [g.constant(np.float32(value)) for value in (0, -np.inf)]
-    mask = g("Unsqueeze", g("Where", visible, *floats), g.ints(1, 2))
+
+    def mask_of(tokens: str) -> str:
+        """Return [batch, 1, 1, length] for ids [batch, length]: 0, or -inf where there is none."""
+        # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
+        zero = g.constant(np.int64(0), "0")
+        first = g("Unsqueeze", g("Equal", g.range(g.length(tokens, 1)), zero), g.ints(0))
+        visible = g("Or", g("Greater", tokens, zero), first)
+        return str(g("Unsqueeze", g("Where", visible, *floats), g.ints(1, 2)))
+
     offsets = g("Sub", g("Unsqueeze", positions, g.ints(0)), g("Unsqueeze", positions, g.ints(1)))
     layer = t5.layers["Encoder-Embedding-Relative-Position"]
     bias_name = "encoder/block_000/layer_000/SelfAttention/relative_attention_bias"
-    bias = g("Add", g("Unsqueeze", g.position_bias(layer, bias_name, offsets), g.ints(0)), mask)
-    x = g.embed(g("Reshape", ids, g.ints(-1)))
+    bias = g("Add", g("Unsqueeze", g.position_bias(layer, bias_name, offsets), g.ints(0)), mask_of(ids))
+    x = g.embed(flat_ids)
     for number in range(config.num_hidden_layers):
         block = f"encoder/block_{number:03d}"
         attention = f"{block}/layer_000/SelfAttention"
-        y = g.matmul(g.norm(x, f"{block}/layer_000/rms_norm/scale"), *(f"{attention}/{name}" for name in "qkv"))
-        query, key, value = (g.heads(part, sources) for part in g("Split", y, outputs=3, axis=1, num_outputs=3))
-        x = g("Add", x, g.attend(query, key, value, bias, f"{attention}/o"))
+        y = g.norm(x, f"{block}/layer_000/rms_norm/scale")
+        query, key, value = (g.heads(z, windows) for z in g.matmuls(y, *(f"{attention}/{name}" for name in "qkv")))
+        x = g("Add", x, g.matmul(g.merge(g.attend(query, key, value, bias)), f"{attention}/o"))
         y = g.norm(x, f"{block}/layer_001/rms_norm/scale")
         x = g("Add", x, g.feed_forward(y, f"{block}/layer_001/DenseReluDense"))
     context = g.norm(x, "encoder/rms_norm/scale")
-    g.output(mask, "mask", _FLOAT, "sources", 1, 1, "source_len")
+    # Each source from here on is one sequence, whatever windows it was encoded in.
+    sources, places = g.length(joined, 0), g("Max", joined, g.constant(np.int64(0), "0"))
+    context = g("Gather", context, g("Reshape", places, g.ints(-1)))
+    padding = g("Less", joined, g.constant(np.int64(0), "0"))
+    tokens = g("Where", padding, g.constant(np.int64(0), "0"), g("Gather", flat_ids, places))
+    g.output(mask_of(tokens), "mask", _FLOAT, "sources", 1, 1, "source_len")
     shape = ("sources", config.num_attention_heads, "source_len", config.attention_head_size)
     for number in range(config.num_hidden_layers):
         attention = f"decoder/block_{number:03d}/layer_001/EncDecAttention"
-        both = g("Split", g.matmul(context, f"{attention}/k", f"{attention}/v"), outputs=2, axis=1, num_outputs=2)
+        both = g.matmuls(context, f"{attention}/k", f"{attention}/v")
         for kind, part in zip(("key", "value"), both, strict=True):
             g.output(g.heads(part, sources), f"cross_{kind}_{number}", _FLOAT, *shape)
     return g.finish("encoder")
 
 
 def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
-    g, config = _Graph(t5, quantize), t5.config
+    g, config = _Graph(t5, quantize, many_rows=False), t5.config
     size = (config.num_attention_heads, config.attention_head_size)
     tokens = g.input("tokens", _INT, "sources", "beams")
     parents = g.input("parents", _INT, "rows")
-    forbidden = g.input("forbidden", _INT, "pairs", 2)
+    edited = g.input("edited", _INT, "edits", 2)
+    factors = g.input("factors", _FLOAT, "edits")
     top = g.input("top", _INT, 1)
     mask = g.input("mask", _FLOAT, "sources", 1, 1, "source_len")
     cross = [
@@ -258,7 +319,7 @@ def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
     ]
     caches = [g.input(name, _FLOAT, "rows_before", size[0], "length", size[1]) for name in _cache_names(config)]
 
-    sources, rows, length = g.length(tokens, 0), g.length(parents, 0), g.length(caches[0], 2)
+    sources, length = g.length(tokens, 0), g.length(caches[0], 2)
     bias_name = "decoder/block_000/layer_000/SelfAttention/relative_attention_bias"
     layer = t5.layers["Decoder-Embedding-Relative-Position"]
 
@@ -273,28 +334,31 @@ def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
     for number in range(config.num_hidden_layers):
         block = f"decoder/block_{number:03d}"
         attention = f"{block}/layer_000/SelfAttention"
-        y = g.matmul(g.norm(x, f"{block}/layer_000/rms_norm/scale"), *(f"{attention}/{name}" for name in "qkv"))
-        query, key, value = (g.heads(part, rows) for part in g("Split", y, outputs=3, axis=1, num_outputs=3))
+        y = g.norm(x, f"{block}/layer_000/rms_norm/scale")
+        query, key, value = (g.one_each(z) for z in g.matmuls(y, *(f"{attention}/{name}" for name in "qkv")))
         key, value = (
             g("Concat", g("Gather", cache, parents), new, axis=2)
             for cache, new in zip(caches[2 * number :], (key, value), strict=False)
         )
         new_caches += [key, value]
-        x = g("Add", x, g.attend(query, key, value, self_bias, f"{attention}/o"))
+        attended = g.rows(g.attend(query, key, value, self_bias), g.width)
+        x = g("Add", x, g.matmul(attended, f"{attention}/o"))
         attention = f"{block}/layer_001/EncDecAttention"
         query = g.matmul(g.norm(x, f"{block}/layer_001/rms_norm/scale"), f"{attention}/q")
         # Beams of a source stand in the query axis, so that its keys and values are there once.
         query = g.heads(query, sources)
-        x = g("Add", x, g.attend(query, cross[2 * number], cross[2 * number + 1], cross_bias, f"{attention}/o"))
+        attended = g.merge(g.attend(query, cross[2 * number], cross[2 * number + 1], cross_bias))
+        x = g("Add", x, g.matmul(attended, f"{attention}/o"))
         y = g.norm(x, f"{block}/layer_002/rms_norm/scale")
         x = g("Add", x, g.feed_forward(y, f"{block}/layer_002/DenseReluDense"))
     x = g.norm(x, "decoder/rms_norm/scale")
     x = g("Mul", x, g.constant(np.float32(config.hidden_size**-0.5), "output_scale"))  # bert4keras's
     logits = g.matmul(x, "decoder/logits/kernel")
-    total = g("ReduceLogSumExp", logits, g.ints(1), keepdims=1)
-    never = g("Expand", g.constant(np.float32(-np.inf), "never"), g.length(forbidden, 0))
-    best_logits, best = g("TopK", g("ScatterND", logits, forbidden, never), top, outputs=2, axis=1)
-    g.output(g("Sub", best_logits, total), "log_probs", _FLOAT, "rows", "top")
+    log_probs = g("LogSoftmax", logits, axis=1)
+    certain = g.constant(np.float32(ALMOST_CERTAIN), "almost_certain")
+    changed = g("Mul", g("Min", g("GatherND", log_probs, edited), certain), factors)
+    best_log_probs, best = g("TopK", g("ScatterND", log_probs, edited, changed), top, outputs=2, axis=1)
+    g.output(best_log_probs, "log_probs", _FLOAT, "rows", "top")
     g.output(best, "best", _INT, "rows", "top")
     for name, cache in zip(_cache_names(config, "new_"), new_caches, strict=True):
         g.output(cache, name, _FLOAT, "rows", size[0], "new_length", size[1])

@@ -3,12 +3,15 @@
 Slow and obviously right: what faster engines are held against.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .backend import bert4keras, keras, tf
 from .config import GenerationConfig
+from .errors import OptionError
+from .long_text import divide
 from .search import Candidate
 
 
@@ -34,9 +37,11 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
         self.last_probabilities = last_probabilities
 
-    def encode(self, source_ids: list[int]) -> np.ndarray:
-        """Return the context of one source, float [source_len, hidden]."""
-        context: np.ndarray = self.encoder(tf.constant([source_ids], tf.int32))[0].numpy()
+    def encode(self, source_ids: list[int], window: int | None = None) -> np.ndarray:
+        """Return the context of one source, float [source_len, hidden], joined if it is read in windows."""
+        ids, joined = divide([source_ids], window)
+        contexts = self.encoder(tf.constant(ids)).numpy()
+        context: np.ndarray = contexts.reshape(-1, contexts.shape[-1])[joined[0]]
         return context
 
     @bert4keras.snippets.AutoRegressiveDecoder.wraps(default_rtype="probas")  # type: ignore[untyped-decorator]
@@ -45,14 +50,22 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
         result: np.ndarray = self.last_probabilities(tf.constant(inputs[0]), tf.constant(output_ids, tf.int32)).numpy()
         return result
 
-    def search(self, source_ids: list[int], config: GenerationConfig) -> list[Candidate]:
+    def search(
+        self, source_ids: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
+    ) -> list[Candidate]:
         """Return the best titles of one source by beam search, `config.num_return_sequences` at most, best first.
 
         It is bert4keras's beam search, with three differences: a beam that ends is kept and competes with all others
         (bert4keras drops it unless it is the best at that moment); scores can be normalised by length; tokens can be
-        forbidden. As in bert4keras a beam that ends is not replaced by another.
+        forbidden or penalised. As in bert4keras a beam that ends is not replaced by another.
+
+        Raises OptionError for sampling and groups of beams, which bert4keras does not have.
         """
-        context = self.encode(source_ids)
+        if config.do_sample or config.num_beam_groups > 1:
+            raise OptionError(
+                "engine reference has beam search only; take keras or onnx for do_sample, num_beam_groups"
+            )
+        context = self.encode(source_ids) if window is None else self.encode(source_ids, window)
         live = self.first_output_ids  # int [beams, 1 + generated tokens]
         sums = np.zeros(1)  # of log-probabilities, [beams]
         finished: list[Candidate] = []
@@ -60,7 +73,12 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
         for length in range(1, config.max_new_tokens + 1):
             inputs = [np.repeat(context[None], len(live), axis=0)]
             log_probs, _ = self.predict(inputs, live, None, rtype="logits")
-            totals = sums[:, None] + self._constrain(log_probs.astype(np.float64), live, config)
+            log_probs = log_probs.astype(np.float64)
+            if length <= len(prefix):
+                log_probs[:, np.arange(log_probs.shape[1]) != prefix[length - 1]] = -np.inf
+            else:
+                self._constrain(log_probs, live, config)
+            totals = sums[:, None] + log_probs
             best = np.argsort(-totals, axis=None, kind="stable")[:width]
             best = best[np.isfinite(totals.ravel()[best])]
             rows, tokens = np.unravel_index(best, totals.shape)
@@ -69,28 +87,46 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
             ended = tokens == self.end_id
             finished += _candidates(live[ended], sums[ended], length, config)
             live, sums, width = live[~ended], sums[~ended], width - int(ended.sum())
-            if not len(live):
+            if not len(live) or (config.early_stopping and len(finished) >= config.num_return_sequences):
                 break
         else:
             finished += _candidates(live, sums, config.max_new_tokens, config)
         return sorted(finished, key=lambda candidate: -candidate.score)[: config.num_return_sequences]
 
-    def search_batch(self, sources: list[list[int]], config: GenerationConfig) -> list[list[Candidate]]:
-        """Return the best titles of each source, one after the other; see `search`."""
-        return [self.search(source_ids, config) for source_ids in sources]
+    def search_batch(
+        self,
+        sources: list[list[int]],
+        config: GenerationConfig,
+        prefix: Sequence[int] = (),
+        window: int | None = None,
+        is_wanted: Callable[[int], bool] | None = None,
+    ) -> list[list[Candidate]]:
+        """Return the best titles of each source, one after the other; see `search` and `BatchDecoder.search_batch`."""
+        wanted = [is_wanted is None or is_wanted(number) for number in range(len(sources))]
+        nothing = [Candidate((), -float("inf"))]
+        return [
+            self.search(ids, config, prefix, window) if want else nothing
+            for ids, want in zip(sources, wanted, strict=True)
+        ]
 
-    def _constrain(self, log_probs: np.ndarray, prefixes: np.ndarray, config: GenerationConfig) -> np.ndarray:
-        """Set forbidden tokens to -inf in place: float [beams, vocab_size], prefixes int [beams, 1 + generated]."""
-        if prefixes.shape[1] <= config.min_new_tokens:
-            log_probs[:, self.end_id] = -np.inf
-        size = config.no_repeat_ngram_size
-        if size:
-            for row, prefix in zip(log_probs, prefixes[:, 1:].tolist(), strict=True):
-                tail = prefix[len(prefix) - size + 1 :]
-                for start in range(len(prefix) - size + 1):
-                    if prefix[start : start + size - 1] == tail:
-                        row[prefix[start + size - 1]] = -np.inf
-        return log_probs
+    def stream(
+        self, source: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
+    ) -> Iterator[Candidate]:
+        """Yield the best title, once it is found."""
+        yield self.search(source, config, prefix, window)[0]
+
+    def _constrain(self, log_probs: np.ndarray, prefixes: np.ndarray, config: GenerationConfig) -> None:
+        """Change log-probabilities in place: float [beams, vocab_size], prefixes int [beams, 1 + generated]."""
+        for row, prefix in zip(log_probs, prefixes[:, 1:].tolist(), strict=True):
+            row[list(set(prefix))] *= config.repetition_penalty
+            row[list(config.suppress_tokens)] = -np.inf
+            if len(prefix) < config.min_new_tokens:
+                row[self.end_id] = -np.inf
+            size = config.no_repeat_ngram_size
+            tail = prefix[len(prefix) - size + 1 :]
+            for start in range(len(prefix) - size + 1 if size else 0):
+                if prefix[start : start + size - 1] == tail:
+                    row[prefix[start + size - 1]] = -np.inf
 
 
 def _candidates(rows: np.ndarray, sums: np.ndarray, length: int, config: GenerationConfig) -> list[Candidate]:

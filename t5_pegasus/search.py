@@ -1,15 +1,19 @@
-"""Finding titles by steps of an engine: beam search over a batch of sources, in numpy.
+"""Finding titles by steps of an engine: beam search and sampling over a batch of sources, in numpy.
 
 An engine does the heavy work of a step next to its weights and hands back a few candidates a row, so that one search
 serves every engine. It is anything with the two methods of `Engine`.
 """
 
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .config import GenerationConfig
-from .logits import forbidden_tokens
+from .errors import OptionError
+from .logits import NO_EDITS, Edits, find_edits
+
+_WHOLE_VOCABULARY = 2**31 - 1
 
 
 class Candidate(NamedTuple):
@@ -22,20 +26,23 @@ class Candidate(NamedTuple):
 class Engine(Protocol):
     """Encoder and cached decoder step of a model. A state belongs to the engine; a search only hands it on."""
 
-    def start(self, sources: list[list[int]]) -> Any:
-        """Encode sources (token ids of any length) and return the state before the first token, a beam a source."""
+    def start(self, sources: list[list[int]], window: int | None = None) -> Any:
+        """Encode sources (token ids of any length) and return the state before the first token, a beam a source.
+
+        With `window` the encoder reads so many tokens at a time (see `long_text.divide`).
+        """
 
     def step(
-        self, state: Any, tokens: np.ndarray, parents: np.ndarray, sources: np.ndarray, forbidden: np.ndarray, top: int
+        self, state: Any, tokens: np.ndarray, parents: np.ndarray, sources: np.ndarray, edits: Edits, top: int
     ) -> tuple[Any, np.ndarray, np.ndarray]:
         """Advance every beam by one token.
 
         Args:
-            state: of the step before.
+            state: of the step before; it may be used up.
             tokens: int32 [sources, beams], the last token of each beam.
             parents: int32 [sources, beams], the row (source by source) that each beam had in the step before.
             sources: int32 [sources], the place that each source had in the step before.
-            forbidden: int32 [pairs, 2], (row, token) pairs whose log-probability is -inf.
+            edits: log-probabilities to change before the best are taken; its rows go source by source.
             top: candidates a row, or the whole vocabulary where that is less.
 
         Returns: the new state; tokens int [sources, beams, top] and log-probabilities float [sources, beams, top] of
@@ -44,52 +51,124 @@ class Engine(Protocol):
 
 
 class _Source:
-    """The beams of one source: prefixes, sums of log-probabilities, and the titles that have come to an end."""
+    """The unfinished titles (rows) of one source, and those that have come to an end.
 
-    def __init__(self, index: int, config: GenerationConfig) -> None:
-        self.index, self.config = index, config
-        self.prefixes = np.empty((1, 0), np.int32)
-        self.sums = np.zeros(1)
-        self.parents = np.zeros(1, np.int64)
+    prefixes: int32 [rows, tokens]. sums: float [rows], of log-probabilities. parents: int [rows], the row of each in
+    the step before. groups: int [rows]; rows of a group compete, `slots` int [groups] are how many it may keep.
+    """
+
+    def __init__(self, ids: list[int], config: GenerationConfig) -> None:
+        self.config = config
+        self.place = 0  # in the engine's batch
+        count = config.num_return_sequences if config.do_sample else config.num_beam_groups
+        self.prefixes = np.empty((count, 0), np.int32)
+        self.sums = np.zeros(count)
+        self.parents = np.zeros(count, np.int64)
+        self.groups = np.arange(count)
+        self.slots = np.full(count, config.num_rows // count)
         self.finished: list[Candidate] = []
+        # A text's samples hang on the seed and the text, not on what else is in the batch.
+        self.random = np.random.default_rng(None if config.seed is None else [config.seed, *ids])
+
+    def force(self, token: int, tokens: np.ndarray, log_probs: np.ndarray) -> None:
+        """Go on with a given token in every row; the candidates, int and float [rows, top], are all there are."""
+        rows, places = np.nonzero(tokens == token)
+        self._go_on(rows, tokens[rows, places], log_probs[rows, places])
 
     def advance(self, tokens: np.ndarray, log_probs: np.ndarray, end_id: int) -> None:
-        """Keep the best of the candidates: tokens int and log_probs float [beams, top]."""
-        width = self.config.num_beams - len(self.finished)
-        totals = self.sums[:, None] + log_probs
-        best = np.argsort(-totals, axis=None, kind="stable")[:width]
-        best = best[np.isfinite(totals.ravel()[best])]
-        self.parents, places = np.unravel_index(best, totals.shape)
-        chosen = tokens[self.parents, places]
-        self.prefixes = np.concatenate([self.prefixes[self.parents], chosen[:, None]], axis=1)
-        self.sums = totals[self.parents, places]
+        """Go on with some of the candidates, int and float [rows, top]."""
+        choose = sample if self.config.do_sample else best_beams
+        rows, places, log_probs = choose(self, tokens, log_probs)
+        chosen = tokens[rows, places]
+        self._go_on(rows, chosen, log_probs)
         ended = chosen == end_id
-        self._finish(ended)
-        self.prefixes, self.sums, self.parents = self.prefixes[~ended], self.sums[~ended], self.parents[~ended]
+        self.finished += self._candidates(ended)
+        np.subtract.at(self.slots, self.groups[ended], 1)
+        self._keep(~ended)
 
-    def _finish(self, rows: np.ndarray) -> None:
+    def _go_on(self, rows: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray) -> None:
+        self.prefixes = np.concatenate([self.prefixes[rows], tokens[:, None].astype(np.int32)], axis=1)
+        self.sums, self.groups, self.parents = self.sums[rows] + log_probs, self.groups[rows], rows
+
+    def _keep(self, rows: np.ndarray) -> None:
+        self.prefixes, self.sums = self.prefixes[rows], self.sums[rows]
+        self.groups, self.parents = self.groups[rows], self.parents[rows]
+
+    def _candidates(self, rows: np.ndarray) -> list[Candidate]:
         scores = self.sums[rows] / self.prefixes.shape[1] ** self.config.length_penalty
-        self.finished += map(Candidate, map(tuple, self.prefixes[rows].tolist()), scores.tolist())
+        return list(map(Candidate, map(tuple, self.prefixes[rows].tolist()), scores.tolist()))
 
     def is_settled(self) -> bool:
-        """Tell whether no live beam can still come among the titles to return."""
+        """Tell whether no live row can still come among the titles to return."""
+        config = self.config
         if not len(self.sums):
             return True
-        if len(self.finished) < self.config.num_return_sequences:
+        if config.do_sample or len(self.finished) < config.num_return_sequences:
             return False
+        if config.early_stopping:
+            return True
         # A sum only falls, and what it is divided by moves one way with the length: the best a beam can still reach
         # is its present sum, divided for the next length or for the longest.
-        lengths = (self.prefixes.shape[1] + 1, self.config.max_new_tokens)
-        bound = max(float(self.sums.max()) / length**self.config.length_penalty for length in lengths)
-        worst = sorted(title.score for title in self.finished)[-self.config.num_return_sequences]
+        lengths = (self.prefixes.shape[1] + 1, config.max_new_tokens)
+        bound = max(float(self.sums.max()) / length**config.length_penalty for length in lengths)
+        worst = sorted(title.score for title in self.finished)[-config.num_return_sequences]
         return bool(worst >= bound)
 
     def titles(self) -> list[Candidate]:
-        """Return the best titles, at least one, best first; beams that were stopped by the limit are titles too."""
-        if self.prefixes.shape[1] == self.config.max_new_tokens:
-            self._finish(np.ones(len(self.sums), bool))
-        best = sorted(self.finished, key=lambda title: -title.score)[: self.config.num_return_sequences]
+        """Return the best titles, at least one, best first; rows that were stopped by the limit are titles too."""
+        found = self.finished
+        if not found or self.prefixes.shape[1] == self.config.max_new_tokens:
+            found = found + self._candidates(np.ones(len(self.sums), bool))
+        best = sorted(found, key=lambda title: -title.score)[: self.config.num_return_sequences]
         return best or [Candidate((), -float("inf"))]
+
+    def leader(self) -> Candidate:
+        """Return the best of the finished and the unfinished titles."""
+        return max(self.finished + self._candidates(np.ones(len(self.sums), bool)), key=lambda title: title.score)
+
+
+# A strategy tells which rows go on, with which of their candidates: int [chosen] both, and log-probabilities to add.
+Choice = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def best_beams(source: _Source, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
+    """Choose the best continuations of each group's beams, one group after the other.
+
+    A token costs `diversity_penalty` for each time that an earlier group has chosen it in this step (diverse beam
+    search, https://arxiv.org/abs/1610.02424). Penalised tokens are fewer than the beams of the other groups, so that
+    `num_beams` candidates a row are enough.
+    """
+    log_probs = log_probs.copy()
+    rows, places = np.empty(0, np.int64), np.empty(0, np.int64)
+    for group in range(source.config.num_beam_groups):
+        members = np.flatnonzero(source.groups == group)
+        taken = tokens[rows, places]
+        if len(taken):
+            times = (tokens[members][..., None] == taken).sum(axis=-1)
+            log_probs[members] -= source.config.diversity_penalty * times
+        totals = source.sums[members, None] + log_probs[members]
+        best = np.argsort(-totals, axis=None, kind="stable")[: source.slots[group]]
+        best = best[np.isfinite(totals.ravel()[best])]
+        beams, best_places = np.unravel_index(best, totals.shape)
+        rows, places = np.append(rows, members[beams]), np.append(places, best_places)
+    return rows, places, log_probs[rows, places]
+
+
+def sample(source: _Source, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
+    """Draw one continuation of every row from the candidates that `temperature` and `top_p` leave."""
+    config = source.config
+    scaled = log_probs / config.temperature
+    with np.errstate(invalid="ignore"):  # a row in which every token is forbidden: -inf minus -inf
+        weights = np.nan_to_num(np.exp(scaled - scaled[:, :1]))
+    totals = weights.sum(axis=1, keepdims=True)
+    before = np.cumsum(weights, axis=1) - weights
+    weights[before >= config.top_p * totals] = 0  # the fewest tokens that reach top_p together stay
+    reached = np.cumsum(weights, axis=1)
+    # A number for each row that there ever was, so that one that ends does not change what the others draw.
+    drawn = source.random.random(config.num_return_sequences)[source.groups]
+    rows = np.flatnonzero(totals[:, 0] > 0)
+    places = (reached > (drawn * reached[:, -1])[:, None]).argmax(axis=1)[rows]
+    return rows, places, log_probs[rows, places]
 
 
 class BatchDecoder:
@@ -103,50 +182,111 @@ class BatchDecoder:
     def __init__(self, engine: Engine, start_id: int, end_id: int) -> None:
         self.engine, self.start_id, self.end_id = engine, start_id, end_id
 
-    def search_batch(self, sources: list[list[int]], config: GenerationConfig) -> list[list[Candidate]]:
+    def search_batch(
+        self,
+        sources: list[list[int]],
+        config: GenerationConfig,
+        prefix: Sequence[int] = (),
+        window: int | None = None,
+        is_wanted: Callable[[int], bool] | None = None,
+    ) -> list[list[Candidate]]:
         """Return the best titles of each source, `config.num_return_sequences` at most, best first.
 
         At each step a source keeps the best continuations of its beams; a beam that ends is set aside and not replaced,
         so that one beam is greedy search. A source leaves the batch when no live beam can come out above its finished
-        ones. It is the search of `reference.py`, for a batch.
+        ones. It is the search of `reference.py`, for a batch. With `config.do_sample` every title is drawn.
 
         Args:
             sources: token ids of each source, of any length.
             config: options.
+            prefix: token ids that every title begins with.
+            window: tokens that the encoder reads at a time; all of a source if None.
+            is_wanted: asked before each step for the number of each source that is still in the batch; one that is no
+                longer wanted leaves it, and has the titles found so far.
+
+        Raises OptionError for a prefix that leaves no room for a title.
         """
-        all_sources = [_Source(index, config) for index in range(len(sources))]
-        state = self.engine.start(sources)
-        live, width = all_sources, 1
-        for _ in range(config.max_new_tokens):
-            tokens, parents, places, forbidden = self._layout(live, width, config)
-            width = tokens.shape[1]
-            state, tokens, log_probs = self.engine.step(state, tokens, parents, places, forbidden, config.num_beams)
-            for place, source in enumerate(live):
-                beams = len(source.sums)
-                source.index = place
-                source.advance(tokens[place, :beams], log_probs[place, :beams].astype(np.float64), self.end_id)
-            live = [source for source in live if not source.is_settled()]
+        searches = [_Source(ids, config) for ids in sources]
+        for _ in self._steps(searches, sources, config, prefix, window, is_wanted):
+            pass
+        return [search.titles() for search in searches]
+
+    def stream(
+        self, source: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
+    ) -> Generator[Candidate, None, list[Candidate]]:
+        """Yield the best title so far of one source after each step, at last what `search_batch` returns first.
+
+        Returns: all that `search_batch` returns.
+        """
+        search = _Source(source, config)
+        for _ in self._steps([search], [source], config, prefix, window, None):
+            if not search.is_settled():
+                yield search.leader()
+        titles = search.titles()
+        yield titles[0]
+        return titles
+
+    def _steps(
+        self,
+        searches: list[_Source],
+        sources: list[list[int]],
+        config: GenerationConfig,
+        prefix: Sequence[int],
+        window: int | None,
+        is_wanted: Callable[[int], bool] | None,
+    ) -> Iterator[None]:
+        """Move the searches of the sources on, and yield after each step."""
+        if len(prefix) >= config.max_new_tokens:
+            raise OptionError(
+                f"max_new_tokens must be more than title_prefix has ({len(prefix)}), got {config.max_new_tokens}"
+            )
+        for place, search in enumerate(searches):
+            search.place = place
+        live, width = list(enumerate(searches)), 1
+        state = self.engine.start(sources, window)
+        top = config.num_beams if not config.do_sample else config.top_k or _WHOLE_VOCABULARY
+        for position in range(config.max_new_tokens):
+            live = [
+                (number, search)
+                for number, search in live
+                if not search.is_settled() and (is_wanted is None or is_wanted(number))
+            ]
             if not live:
                 break
-        return [source.titles() for source in all_sources]
+            batch = [search for _, search in live]
+            tokens, parents, places = self._layout(batch, width)
+            width = tokens.shape[1]
+            forced = position < len(prefix)
+            edits = NO_EDITS if forced else self._edits(batch, width, config)
+            count = _WHOLE_VOCABULARY if forced else top
+            state, tokens, log_probs = self.engine.step(state, tokens, parents, places, edits, count)
+            for place, search in enumerate(batch):
+                rows = len(search.sums)
+                search.place = place
+                found = tokens[place, :rows], log_probs[place, :rows].astype(np.float64)
+                if forced:
+                    search.force(prefix[position], *found)
+                else:
+                    search.advance(*found, self.end_id)
+            yield
 
-    def _layout(
-        self, live: list[_Source], previous_width: int, config: GenerationConfig
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return what `Engine.step` takes: tokens, parents, sources, forbidden.
+    def _layout(self, live: list[_Source], previous_width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what `Engine.step` takes: tokens, parents, sources.
 
-        Every source has as many rows as the one with most beams; the rows it does not need repeat its first one.
+        Every source has as many rows as the one with most; the rows it does not need repeat its first one.
         """
         width = max(len(source.sums) for source in live)
-        places = np.array([source.index for source in live], np.int32)
+        places = np.array([source.place for source in live], np.int32)
         tokens = np.full((len(live), width), self.start_id, np.int32)
         parents = np.repeat(places[:, None] * previous_width, width, axis=1)
-        forbidden = []
         for place, source in enumerate(live):
-            beams = len(source.sums)
+            rows = len(source.sums)
             if source.prefixes.shape[1]:
-                tokens[place, :beams] = source.prefixes[:, -1]
-            parents[place, :beams] += source.parents
-            pairs = forbidden_tokens(source.prefixes, self.end_id, config)
-            forbidden.append(pairs + np.array([place * width, 0], np.int32))
-        return tokens, parents, places, np.concatenate(forbidden)
+                tokens[place, :rows] = source.prefixes[:, -1]
+            parents[place, :rows] += source.parents
+        return tokens, parents, places
+
+    def _edits(self, live: list[_Source], width: int, config: GenerationConfig) -> Edits:
+        found = [find_edits(source.prefixes, self.end_id, config) for source in live]
+        pairs = [edits.pairs + np.array([place * width, 0], np.int32) for place, edits in enumerate(found)]
+        return Edits(np.concatenate(pairs), np.concatenate([edits.factors for edits in found]))

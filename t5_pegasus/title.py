@@ -1,5 +1,7 @@
 """AutoTitle: texts in, titles out. The one object most users hold."""
 
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from .batching import budget_batches
 from .config import DataConfig, GenerationConfig
 from .errors import OptionError
 from .locations import find_weights, is_exported
+from .long_text import LONG_TEXT
 from .search import BatchDecoder
 from .tokenizer import PegasusTokenizer
 
@@ -63,6 +66,15 @@ def _check_engine(engine: str) -> None:
         raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
 
 
+def _choose_engine() -> str:
+    """Return "keras" where TensorFlow has a GPU, else "onnx"."""
+    if shutil.which("nvidia-smi") is None:
+        return "onnx"  # without waiting for TensorFlow, which takes seconds to import
+    from .backend import tf
+
+    return "keras" if tf.config.list_physical_devices("GPU") else "onnx"
+
+
 # Texts that are sorted by length and decoded before the first of them is handed out.
 _TEXTS_AT_A_TIME = 256
 
@@ -104,7 +116,8 @@ class AutoTitle:
                 run by ONNX Runtime without TensorFlow.
             weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
                 pretrained weights there (see `locations.find_weights`).
-            engine: a row of ENGINES; "auto" is onnx for an exported model, else keras.
+            engine: a row of ENGINES; "auto" is keras where there is a GPU, else onnx, for which the weights are
+                exported once to `WEIGHTS.onnx` beside them (see `onnx_cache`).
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
 
@@ -117,13 +130,27 @@ class AutoTitle:
         if is_exported(model_dir):
             if weights is not None or engine not in ("auto", "onnx"):
                 raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
-            title = cls.__new__(cls)
-            title._set_up(_exported(model_dir, tokenizer), tokenizer)
-            return title
+            return cls._of_exported(model_dir, tokenizer)
         weights = find_weights(model_dir, weights, output_dir)
+        if engine == "auto":
+            engine = _choose_engine()
+        if engine == "onnx":
+            from .onnx_cache import cached_export
+
+            try:
+                return cls._of_exported(cached_export(model_dir, weights), tokenizer)
+            except OSError as error:
+                print(f"cannot export beside {weights} ({error.strerror}), using engine keras", file=sys.stderr)
+                engine = "keras"
         from .model import build_model
 
         return cls(build_model(model_dir, weights), tokenizer, engine)
+
+    @classmethod
+    def _of_exported(cls, model_dir: Path, tokenizer: PegasusTokenizer) -> Self:
+        title = cls.__new__(cls)
+        title._set_up(_exported(model_dir, tokenizer), tokenizer)
+        return title
 
     @overload
     def generate(self, text: str, topk: int = 1, **generation: Any) -> str: ...
@@ -151,6 +178,7 @@ class AutoTitle:
         self,
         texts: Sequence[str],
         max_source_length: int = DataConfig.max_source_length,
+        long_text: str = DataConfig.long_text,
         progress: bool = False,
         **generation: Any,
     ) -> list[list[Hypothesis]]:
@@ -158,28 +186,57 @@ class AutoTitle:
 
         Args:
             texts: texts of any length.
-            max_source_length: tokens of a text that are read; cut ones count in `tokenizer.num_truncated`.
+            max_source_length: tokens of a text that are read at once.
+            long_text: what is read of a longer one, a row of `long_text.LONG_TEXT`: its head ("truncate"), head and
+                tail ("head_tail"), or all of it in overlapping windows that the decoder sees joined ("window"). Texts
+                of which something is not read count in `tokenizer.num_truncated`.
             progress: show a bar on standard error.
             generation: fields of GenerationConfig, under any of their names.
         """
-        return list(self.iterate(texts, GenerationConfig.make(**generation), max_source_length, progress))
+        data = DataConfig(max_source_length=max_source_length, long_text=long_text)
+        return list(self.iterate(texts, GenerationConfig.make(**generation), data, progress))
+
+    def stream(
+        self,
+        text: str,
+        max_source_length: int = DataConfig.max_source_length,
+        long_text: str = DataConfig.long_text,
+        **generation: Any,
+    ) -> Iterator[Hypothesis]:
+        """Yield the best title so far each time that it changes; the last one is what `generate` returns.
+
+        With several beams a title may be replaced by another that does not begin as it did.
+
+        Args: as of `generate_n_best`.
+        """
+        config = GenerationConfig.make(**generation)
+        source = self._encode(text, DataConfig(max_source_length=max_source_length, long_text=long_text))
+        if not source:
+            yield Hypothesis("", 0.0, ())
+            return
+        window = max_source_length if long_text == "window" else None
+        last = None
+        for ids, score in self.decoder.stream(source, config, self._prefix(config), window):
+            if ids != last:
+                yield Hypothesis(self.tokenizer.decode(ids), score, ids)
+            last = ids
 
     def iterate(
-        self, texts: Sequence[str], config: GenerationConfig, max_source_length: int, progress: bool
+        self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool = False
     ) -> Iterator[list[Hypothesis]]:
         """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
-        DataConfig(max_source_length=max_source_length)  # raises OptionError where it leaves no room for a text
+        prefix = self._prefix(config)
+        window = data.max_source_length if data.long_text == "window" else None
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-                sources = [
-                    self.tokenizer.encode(text, max_source_length) if text.strip() else []
-                    for text in texts[start : start + _TEXTS_AT_A_TIME]
-                ]
+                sources = [self._encode(text, data) for text in texts[start : start + _TEXTS_AT_A_TIME]]
                 found = [[Hypothesis("", 0.0, ())]] * len(sources)  # what an empty text has
                 rows = [row for row, source in enumerate(sources) if source]
                 lengths = [len(sources[row]) for row in rows]
-                for batch in budget_batches(lengths, config.batch_tokens // config.num_beams):
-                    candidates = self.decoder.search_batch([sources[rows[place]] for place in batch], config)
+                for batch in budget_batches(lengths, config.batch_tokens // config.num_rows):
+                    candidates = self.decoder.search_batch(
+                        [sources[rows[place]] for place in batch], config, prefix, window
+                    )
                     for place, titles in zip(batch, candidates, strict=True):
                         found[rows[place]] = [
                             Hypothesis(self.tokenizer.decode(ids), score, ids) for ids, score in titles
@@ -187,3 +244,16 @@ class AutoTitle:
                     bar.update(len(batch))
                 bar.update(len(sources) - len(rows))
                 yield from found
+
+    def _encode(self, text: str, data: DataConfig) -> list[int]:
+        """Return the tokens of what is read of a text; none of an empty one."""
+        if not text.strip():
+            return []
+        return LONG_TEXT[data.long_text](self.tokenizer, text, data.max_source_length)
+
+    def _prefix(self, config: GenerationConfig) -> list[int]:
+        """Return the tokens every title begins with; raise OptionError for a suppressed token that is none."""
+        size = self.tokenizer.vocab_size
+        if max(config.suppress_tokens, default=0) >= size:
+            raise OptionError(f"suppress_tokens must be ids below {size}, got {max(config.suppress_tokens)}")
+        return self.tokenizer.encode(config.title_prefix)[1:-1]

@@ -95,6 +95,8 @@ def test_generation_options_have_several_names():
     assert GenerationConfig.make() == GenerationConfig()
     assert GenerationConfig.make(topk=3, maxlen=50, minlen=2) == GenerationConfig(3, 50, 2)
     assert GenerationConfig.make(num_beams=3, length_penalty=1) == GenerationConfig(3, length_penalty=1.0)
+    assert GenerationConfig.make(suppress_tokens=[3, 4]).suppress_tokens == (3, 4)
+    assert GenerationConfig.make(do_sample=True, num_return_sequences=4, seed=None).num_rows == 4
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,26 @@ def test_generation_options_have_several_names():
         ({"topk": 2, "num_return_sequences": 3}, r"num_return_sequences must be at most num_beams \(2\), got 3"),
         ({"maxlen": 4, "minlen": 5}, r"min_new_tokens must be at most max_new_tokens \(4\), got 5"),
         ({"length_penalty": NAN}, "length_penalty must be a finite number, got nan"),
+        ({"early_stopping": 1}, "early_stopping must be True or False, got 1"),
+        ({"title_prefix": 1}, "title_prefix must be a text, got 1"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"suppress_tokens": 4}, "suppress_tokens must be a list, got 4"),
+        ({"suppress_tokens": "4"}, "suppress_tokens must be a list, got '4'"),
+        ({"suppress_tokens": [4, "5"]}, "suppress_tokens must be a whole number, got '5'"),
+        ({"suppress_tokens": [-1]}, r"suppress_tokens must be ids, got \(-1,\)"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams must be 1 with do_sample, got 2"),
+        ({"temperature": 0.5}, "temperature is only for do_sample, got 0.5"),
+        ({"top_k": 5}, "top_k is only for do_sample, got 5"),
+        ({"top_p": 0.5}, "top_p is only for do_sample, got 0.5"),
+        ({"seed": 0}, "seed is only for do_sample, got 0"),
+        ({"early_stopping": True}, "early_stopping is only for num_beams above 1, got True"),
+        ({"num_beam_groups": 2}, "num_beam_groups is only for num_beams above 1, got 2"),
+        ({"num_beams": 2, "diversity_penalty": 1}, "diversity_penalty is only for num_beam_groups above 1, got 1.0"),
+        (
+            {"num_beams": 3, "num_beam_groups": 2, "diversity_penalty": 1},
+            r"num_beams must be a multiple of num_beam_groups \(2\), got 3",
+        ),
+        ({"num_beams": 2, "num_beam_groups": 2}, "diversity_penalty must be above 0 with num_beam_groups, got 0"),
     ],
 )
 def test_generation_options_that_cannot_be_used_are_refused(options, message):
@@ -135,6 +157,14 @@ def test_generation_options_that_cannot_be_used_are_refused(options, message):
         (GenerationConfig, "no_repeat_ngram_size", (-1,), (0,)),
         (GenerationConfig, "num_return_sequences", (0, 2), (1,)),
         (GenerationConfig, "batch_tokens", (0,), (1,)),
+        (GenerationConfig, "repetition_penalty", (0, -1, NAN, INF), (0.5, 2)),
+        (GenerationConfig, "diversity_penalty", (-1, NAN, INF), (0,)),
+        (GenerationConfig, "temperature", (0, -1, NAN, INF), (1,)),
+        (GenerationConfig, "top_k", (-1,), (50,)),
+        (GenerationConfig, "top_p", (0, 1.1, NAN), (1,)),
+        (GenerationConfig, "seed", (-1,), (None,)),
+        (GenerationConfig, "num_beam_groups", (0,), (1,)),
+        (DataConfig, "long_text", ("", "windows"), ("window", "head_tail")),
         (TrainingConfig, "num_train_epochs", (0,), (1,)),
         (TrainingConfig, "per_device_train_batch_size", (0,), (1,)),
         (TrainingConfig, "learning_rate", (0, -1e-4, NAN, INF), (1e-9,)),

@@ -16,7 +16,9 @@ from t5_pegasus.engines.onnx import OnnxEngine
 from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.export import export_model
 from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
+from t5_pegasus.logits import NO_EDITS, Edits
 from t5_pegasus.search import BatchDecoder
+from t5_pegasus.training import precision
 
 SHAPE = {
     "hidden_size": 48,
@@ -25,7 +27,6 @@ SHAPE = {
     "num_attention_heads": 3,
     "attention_head_size": 16,
 }
-NONE_FORBIDDEN = np.zeros((0, 2), np.int32)
 
 
 def random_sources(random, lengths):
@@ -63,7 +64,7 @@ def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bi
         previous_width = width
         tokens = random.integers(106, 7000, (len(alive), width)).astype(np.int32)
         prefixes = [[*prefixes[parent], token] for parent, token in zip(parents.ravel(), tokens.ravel(), strict=True)]
-        state, best, log_probs = engine.step(state, tokens, parents, places, NONE_FORBIDDEN, 7000)
+        state, best, log_probs = engine.step(state, tokens, parents, places, NO_EDITS, 7000)
         if position % 6 and position not in (20, 39):
             continue
         batch = pad([sources[source] for source in alive for _ in range(width)])
@@ -76,16 +77,82 @@ def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bi
         assert (np.sort(rows, axis=1) == np.arange(7000)).all()
 
 
-def test_forbidden_tokens_never_come_back_and_change_no_other(make_engine):
+@pytest.mark.parametrize("hidden_act", [("gelu_tanh", "linear"), ("gelu_erf", "linear")])
+def test_other_gelus_are_the_models(hidden_act, make_engine):
+    t5 = build_model(TINY_MODEL_DIR, with_lm="linear", hidden_act=hidden_act, **SHAPE)
+    for variable in t5.model.trainable_variables:
+        variable.assign(3 * variable)  # far enough from 0 for one gelu to differ from another
+    engine, places = make_engine(t5), np.zeros(1, np.int32)
+    tokens = np.array([[101]], np.int32)
+    _, best, log_probs = engine.step(engine.start([[101, 500, 102]]), tokens, places[None], places, NO_EDITS, 7000)
+    logits = t5.model.predict([np.array([[101, 500, 102]]), tokens], verbose=0)[0, -1].astype(np.float64)
+    expected = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+    np.testing.assert_allclose(log_probs[0, 0], expected[best[0, 0]], atol=1e-3)
+
+
+def test_activations_that_engines_lack_are_refused(make_engine):
+    t5 = build_model(TINY_MODEL_DIR, hidden_act=("relu", "linear"), **SHAPE)
+    with pytest.raises(OptionError, match=r"hidden_act must be gelu, gelu_erf, gelu_tanh and linear .*got .*relu"):
+        make_engine(t5)
+
+
+def test_cached_steps_equal_hugging_face(random_model_dir, make_engine):
+    """Without the cross-attention bias, with other buckets than T5's, under padding: see golden/make_mt5.py."""
+    golden = np.load(ROOT / "tests" / "golden" / "mt5_logits.npz")
+    t5 = build_model(
+        random_model_dir,
+        weights=ROOT / "tests" / "golden" / "mt5.safetensors",
+        num_hidden_layers=3,
+        cross_position_bias=False,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=40,
+    )
+    logits = golden["logits"].astype(np.float64)
+    expected = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    engine = make_engine(t5)
+    state = engine.start([row[: np.flatnonzero(row)[-1] + 1].tolist() for row in golden["source_ids"]])
+    places = np.arange(len(logits), dtype=np.int32)
+    for position, tokens in enumerate(golden["target_ids"].T.astype(np.int32)):
+        state, best, log_probs = engine.step(state, tokens[:, None], places[:, None], places, NO_EDITS, 300)
+        found = np.take_along_axis(log_probs[:, 0], np.argsort(best[:, 0], axis=-1), axis=-1)
+        written = tokens != 0  # a title holds no padding; in the golden batch one is shorter than the other
+        np.testing.assert_allclose(found[written], expected[written, position], atol=1e-4, err_msg=str(position))
+
+
+@pytest.mark.parametrize(("mixed_precision", "tolerance"), [("float16", 0.02), ("bfloat16", 0.15)])
+def test_the_keras_engine_computes_in_the_models_type(mixed_precision, tolerance):
+    """Near to the model in that type; both are as far from float32, whose steps the other tests hold to 1e-4."""
+    with precision(mixed_precision):
+        t5 = build_model(TINY_MODEL_DIR, with_lm="linear", **SHAPE)
+    engine = KerasEngine(t5)
+    random = np.random.default_rng(5)
+    sources, places = random_sources(random, (30, 12)), np.arange(2, dtype=np.int32)
+    prefixes = random.integers(106, 7000, (2, 5)).astype(np.int32)
+    for _ in range(2):
+        state = engine.start(sources)
+        for tokens in prefixes.T:
+            state, best, log_probs = engine.step(state, tokens[:, None], places[:, None], places, NO_EDITS, 7000)
+        assert state.caches[0].dtype == mixed_precision
+        logits = t5.model.predict([pad(sources), prefixes], verbose=0)[:, -1].astype(np.float64)
+        expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        found = np.take_along_axis(log_probs[:, 0], np.argsort(best[:, 0], axis=-1), axis=-1)
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+        assert np.ptp(expected) > 5 * tolerance
+        head = named_variables(t5)["decoder/logits/kernel"]  # a step of training, as it were
+        head.assign(-head)
+
+
+def test_edited_log_probabilities_are_multiplied_and_no_other_changes(make_engine):
     engine = make_engine(build_model(TINY_MODEL_DIR, **SHAPE))
     state = engine.start([[101, 500, 102]])
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
-    _, best, log_probs = engine.step(state, tokens, zero[None], zero, NONE_FORBIDDEN, 10)
-    forbidden = np.array([[0, best[0, 0, 0]], [0, best[0, 0, 3]], [0, best[0, 0, 3]]], np.int32)
-    _, others, other_log_probs = engine.step(state, tokens, zero[None], zero, forbidden, 8)
-    kept = [1, 2, 4, 5, 6, 7, 8, 9]
-    np.testing.assert_array_equal(others[0, 0], best[0, 0, kept])
-    np.testing.assert_allclose(other_log_probs[0, 0], log_probs[0, 0, kept], atol=1e-6)
+    _, best, log_probs = engine.step(state, tokens, zero[None], zero, NO_EDITS, 10)
+    edited = best[0, 0, [0, 3, 1]]
+    edits = Edits(np.stack([[0, 0, 0], edited], axis=1).astype(np.int32), np.array([np.inf, np.inf, 0.5], np.float32))
+    _, others, other_log_probs = engine.step(engine.start([[101, 500, 102]]), tokens, zero[None], zero, edits, 8)
+    np.testing.assert_array_equal(others[0, 0], best[0, 0, [1, 2, 4, 5, 6, 7, 8, 9]])
+    np.testing.assert_allclose(other_log_probs[0, 0, 0], log_probs[0, 0, 1] / 2, atol=1e-6)
+    np.testing.assert_allclose(other_log_probs[0, 0, 1:], log_probs[0, 0, [2, 4, 5, 6, 7, 8, 9]], atol=1e-6)
 
 
 OPTIONS = [
@@ -93,6 +160,7 @@ OPTIONS = [
     {"num_beams": 2},
     {"num_beams": 4, "num_return_sequences": 4},
     {"num_beams": 3, "length_penalty": 1.0, "no_repeat_ngram_size": 2, "min_new_tokens": 6},
+    {"num_beams": 3, "repetition_penalty": 1.5, "suppress_tokens": (104, 105, 1500), "early_stopping": True},
 ]
 
 
@@ -167,7 +235,7 @@ def test_int8_scores_stay_near_those_of_float32(int8_dir, trained_dir):
     weights = trained_dir / "best_model.weights"
     results = []
     for engine in (KerasEngine(build_model(TINY_MODEL_DIR, weights)), OnnxEngine(int8_dir)):
-        _, best, log_probs = engine.step(engine.start(sources), tokens, places[:, None], places, NONE_FORBIDDEN, 7000)
+        _, best, log_probs = engine.step(engine.start(sources), tokens, places[:, None], places, NO_EDITS, 7000)
         results.append(np.take_along_axis(log_probs, np.argsort(best, axis=-1), axis=-1))
     difference = np.abs(results[0] - results[1])
     assert difference[results[0] > -12].max() < 0.5
@@ -232,8 +300,8 @@ def test_training_between_two_titles_counts():
     t5 = build_model(TINY_MODEL_DIR, **SHAPE)
     engine = KerasEngine(t5)
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
-    _, best, _ = engine.step(engine.start([[101, 7, 102]]), tokens, zero[None], zero, NONE_FORBIDDEN, 1)
+    _, best, _ = engine.step(engine.start([[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)
     head = named_variables(t5)["decoder/logits/kernel"]
     head.assign(-head)
-    _, after, _ = engine.step(engine.start([[101, 7, 102]]), tokens, zero[None], zero, NONE_FORBIDDEN, 1)
+    _, after, _ = engine.step(engine.start([[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)
     assert best[0, 0, 0] != after[0, 0, 0]

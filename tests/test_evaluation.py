@@ -14,6 +14,7 @@ from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import ROOT
 from t5_pegasus.metrics import corpus_bleu, score
 from t5_pegasus.metrics.predictions import read_predictions
+from t5_pegasus.title import Hypothesis
 
 CONTENTS = ["针对免疫算法,提出一种分层方法。", '给出一个"例子",\t含\t制表符。', "=1+1 是一个式子。"]
 REFERENCES = ["分层免疫算法", "一个例子", "一个式子"]
@@ -89,9 +90,9 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
             calls.append((arguments, options))
             return cls()
 
-        def generate(self, contents, **options):
-            calls.append((contents, options))
-            return REFERENCES
+        def iterate(self, contents, generation, data, progress):
+            calls.append((contents, generation, data, progress))
+            return [[Hypothesis(title, 0.0, ())] for title in REFERENCES]
 
     stand_in = types.ModuleType("t5_pegasus.title")
     stand_in.AutoTitle = AutoTitle
@@ -101,10 +102,10 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
     flags = ["--model_dir", str(pairs.parent), "--weights", "w", "--user_dict", "u", "--output_dir", "o"]
     flags += ["--topk", "3", "--max_source_length", "99"]
     assert evaluation.main(["--test_file", str(pairs), *flags]) == 0
-    loaded, (contents, options) = calls
+    loaded, (contents, generation, data, progress) = calls
     assert loaded == ((pairs.parent, "w", "auto", "u", "o"), {})
     assert contents == CONTENTS
-    assert (options["num_beams"], options["max_source_length"], options["progress"]) == (3, 99, True)
+    assert (generation.num_beams, data.max_source_length, progress) == (3, 99, True)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == score(REFERENCES, REFERENCES)
 
 

@@ -51,9 +51,12 @@ class ToyDecoder(ReferenceDecoder):
                 grams = [ids[n : n + size] for n in range(length - size + 1)] if size else []
                 if len(set(grams)) < len(grams):
                     continue
+                if set(ids) & set(config.suppress_tokens):
+                    continue
                 prefix, total = [0, START], 0.0
                 for token in ids:
-                    total += np.log(self.table[prefix[-2], prefix[-1]][token] + 1e-12)
+                    log_prob = np.log(self.table[prefix[-2], prefix[-1]][token] + 1e-12)
+                    total += log_prob * (config.repetition_penalty if token in prefix[2:] else 1)
                     prefix.append(token)
                 scores[ids] = total / length**config.length_penalty
         return scores
@@ -71,6 +74,7 @@ class ToyDecoder(ReferenceDecoder):
         {"length_penalty": -1.0, "num_return_sequences": 2},
         {"no_repeat_ngram_size": 1},
         {"no_repeat_ngram_size": 2, "min_new_tokens": 4, "length_penalty": 0.6, "num_return_sequences": 4},
+        {"repetition_penalty": 1.3, "suppress_tokens": (3,), "num_return_sequences": 2},
     ],
     ids=str,
 )
@@ -157,6 +161,14 @@ def test_the_end_token_is_forbidden_before_min_new_tokens(trained_reference, sam
     assert len(free.ids) < 32
     longer = decoder.search(source, GenerationConfig(min_new_tokens=len(free.ids) + 3))[0]
     assert tokenizer.end_id not in longer.ids[: len(free.ids) + 3]
+
+
+@pytest.mark.parametrize(
+    "options", [{"do_sample": True}, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1}]
+)
+def test_what_bert4keras_has_not_is_refused(options):
+    with pytest.raises(OptionError, match="engine reference has beam search only"):
+        ToyDecoder(0).search([1], GenerationConfig(**options))
 
 
 def test_return_sequences_need_as_many_beams():

@@ -1,5 +1,7 @@
 """AutoTitle over the trained tiny model."""
 
+import itertools
+
 import pytest
 
 from t5_pegasus import AutoTitle, PegasusTokenizer, build_model
@@ -87,3 +89,53 @@ def test_a_model_that_gives_logits_serves_as_well(trained_dir, trained_title, sa
     title = AutoTitle(t5, PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt"))
     text = sample_pairs[1].content
     assert title.generate(text) == trained_title.generate(text)
+
+
+def test_a_stream_ends_in_the_title(trained_title, sample_pairs):
+    text = sample_pairs[0].content
+    for options in ({}, {"num_beams": 3}, {"do_sample": True, "seed": 4}):
+        *partial, final = trained_title.stream(text, **options)
+        assert final == trained_title.generate_n_best([text], **options)[0][0]
+        assert len({hypothesis.ids for hypothesis in (*partial, final)}) == len(partial) + 1
+        assert len(partial) > 2
+    greedy = [hypothesis.text for hypothesis in trained_title.stream(text)]
+    assert all(after.startswith(before) for before, after in itertools.pairwise(greedy))
+    assert [hypothesis.text for hypothesis in trained_title.stream(" \n")] == [""]
+
+
+def test_titles_begin_with_the_prefix(trained_title, sample_pairs):
+    texts = [example.content for example in sample_pairs[:5]]
+    for titles in trained_title.generate_n_best(texts, title_prefix="关于新的", num_beams=3, num_return_sequences=3):
+        assert all(hypothesis.text.startswith("关于新的") for hypothesis in titles)
+    with pytest.raises(OptionError, match="max_new_tokens must be more than title_prefix has"):
+        trained_title.generate(texts[0], title_prefix="关于新的方法和理论", max_new_tokens=2)
+
+
+def test_suppressed_tokens_are_never_written(trained_title, sample_pairs):
+    text = sample_pairs[2].content
+    free = trained_title.generate_n_best([text])[0][0].ids
+    banned = trained_title.generate_n_best([text], suppress_tokens=free[:3])[0][0].ids
+    assert not set(free[:3]) & set(banned)
+    with pytest.raises(OptionError, match="suppress_tokens must be ids below"):
+        trained_title.generate(text, suppress_tokens=[10**6])
+
+
+def test_samples_of_the_same_seed_are_the_same_in_any_batch(trained_title, sample_pairs):
+    texts = [example.content for example in sample_pairs[:4]]
+    options = {"do_sample": True, "seed": 11, "num_return_sequences": 3, "temperature": 1.2}
+    together = trained_title.generate_n_best(texts, **options)
+    assert [[h.ids for h in trained_title.generate_n_best([text], **options)[0]] for text in texts] == [
+        [h.ids for h in titles] for titles in together
+    ]
+    assert len({hypothesis.ids for titles in together for hypothesis in titles}) > 4
+
+
+def test_a_long_text_can_be_read_by_its_ends_or_whole(trained_title, sample_pairs):
+    first, second = sample_pairs[0].content, sample_pairs[1].content
+    for long_text in ("truncate", "head_tail", "window"):
+        assert trained_title.generate_n_best([first], 300, long_text) == trained_title.generate_n_best([first], 300)
+    both = first + second
+    titles = [trained_title.generate_n_best([both], 60, name)[0][0].ids for name in ("truncate", "head_tail", "window")]
+    assert len(set(titles)) > 1
+    with pytest.raises(OptionError, match="long_text must be one of truncate, head_tail, window, got tail"):
+        trained_title.generate_n_best([first], long_text="tail")

@@ -1,0 +1,84 @@
+"""Texts longer than the model reads: cut, or divided into windows for the encoder and joined again for the decoder."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .batching import pad
+from .tokenizer import PegasusTokenizer
+
+# Of one text: what bounds the encoder's memory. 64 windows of 256 tokens are some 20,000 characters.
+MOST_WINDOWS = 64
+
+
+def truncate(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
+    """Return the first tokens of a text, at most `max_length` with [CLS] and [SEP]."""
+    return tokenizer.encode(text, max_length)
+
+
+def head_tail(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
+    """Return the first and the last tokens of a text, half of each, at most `max_length` with [CLS] and [SEP]."""
+    ids = tokenizer.encode(text)
+    if len(ids) <= max_length:
+        return ids
+    tokenizer.num_truncated += 1
+    head = (max_length + 1) // 2
+    return ids[:head] + ids[len(ids) - (max_length - head) :]
+
+
+def window(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
+    """Return the tokens of a text, as many as `MOST_WINDOWS` windows of `max_length` hold."""
+    size = max_length - 2
+    return tokenizer.encode(text, 2 + size + (MOST_WINDOWS - 1) * (size - _overlap(size)))
+
+
+# What is read of a text: functions of tokenizer, text and max_source_length.
+LONG_TEXT: dict[str, Callable[[PegasusTokenizer, str, int], list[int]]] = {
+    "truncate": truncate,
+    "head_tail": head_tail,
+    "window": window,
+}
+
+
+class Windows(NamedTuple):
+    """What the encoder reads, and where each token of a source is among it.
+
+    ids: int32 [windows, window_len], padded with 0.
+    joined: int32 [sources, source_len], places in the flattened `ids`; -1 at padding.
+    """
+
+    ids: np.ndarray
+    joined: np.ndarray
+
+
+def divide(sources: Sequence[list[int]], max_length: int | None = None) -> Windows:
+    """Divide sources into windows of at most `max_length` tokens, a source a window where it is None.
+
+    Every window has the source's [CLS] and [SEP] round it and a quarter of its tokens in common with the next; of these
+    the encoder's output is taken from the window that has more of their context. So joined every token is there once.
+    """
+    windows: list[list[int]] = []
+    places: list[list[tuple[int, int]]] = []  # (window, position) of each token of each source
+    for ids in sources:
+        if max_length is None or len(ids) <= max_length:
+            places.append([(len(windows), position) for position in range(len(ids))])
+            windows.append(ids)
+            continue
+        body, size = ids[1:-1], max_length - 2
+        stride = size - _overlap(size)
+        starts = [*range(0, len(body) - size, stride), len(body) - size]
+        borders = [(start + size + following) // 2 for start, following in itertools.pairwise(starts)]
+        source = [(len(windows), 0)]
+        for start, first, last in zip(starts, [0, *borders], [*borders, len(body)], strict=True):
+            source += [(len(windows), 1 + token - start) for token in range(first, last)]
+            windows.append([ids[0], *body[start : start + size], ids[-1]])
+        places.append([*source, (len(windows) - 1, 1 + size)])
+    padded = pad(windows)
+    flat = [[row * padded.shape[1] + position for row, position in source] for source in places]
+    return Windows(padded, pad(flat, pad_id=-1))
+
+
+def _overlap(size: int) -> int:
+    return size // 4
