@@ -61,6 +61,8 @@ def no_repeat_ngrams(prefixes: np.ndarray, end_id: int, config: GenerationConfig
 
 def suppress_tokens(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
     """Forbid the tokens that `suppress_tokens` lists, always."""
+    if not config.suppress_tokens:
+        return _NOTHING
     return _in_every_row(prefixes, config.suppress_tokens), np.inf
 
 
@@ -82,7 +84,9 @@ def find_edits(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> E
 
     Returns: a pair that several filters speak of is forbidden if one of them forbids it.
     """
-    found = [filter_(prefixes, end_id, config) for filter_ in FILTERS]
+    found = [each for each in (filter_(prefixes, end_id, config) for filter_ in FILTERS) if len(each[0])]
+    if not found:
+        return NO_EDITS
     pairs = np.concatenate([pairs for pairs, _ in found])
     factors = np.repeat([factor for _, factor in found], [len(pairs) for pairs, _ in found])
     order = np.lexsort((-factors, pairs[:, 1], pairs[:, 0]))  # the largest factor of a pair first

@@ -1,0 +1,135 @@
+"""Write the performance tables of the READMEs from benchmarks/results/decoding_base.json.
+
+python benchmarks/tables.py            # between the markers of each README
+python benchmarks/tables.py --check    # exit code 1 where a README says otherwise
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import common  # noqa: F401  makes t5_pegasus importable
+
+from t5_pegasus import cli
+from t5_pegasus.errors import DataError
+from t5_pegasus.files import atomic_text
+from t5_pegasus.locations import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results" / "decoding_base.json"
+BEGIN, END = "<!-- made by benchmarks/tables.py -->", "<!-- end of what benchmarks/tables.py made -->"
+
+# The words of the tables, by file.
+WORDS = {
+    "README.md": {
+        "cell": "tokens, texts, beams",
+        "step": "Milliseconds a decoder step, and in brackets the share of what memory bandwidth allows:",
+        "call": "Texts a second, encoder and all:",
+        "goals": "| ours / peer, time | goal | reached | |",
+        "met": "met",
+        "missed": "missed",
+        "none": "not measured",
+        "machine": "Measured on {processor}, {cores} cores ({instructions}), reading {bandwidth} GB/s; {versions}.",
+    },
+    "README.zh-CN.md": {
+        "cell": "词数，文本数，束宽",
+        "step": "解码每一步的毫秒数，括号内为内存带宽所允许速度的占比：",
+        "call": "每秒处理的文本数（含编码器）：",
+        "goals": "| 我们 / 对手（时间） | 目标 | 实测 | |",
+        "met": "达到",
+        "missed": "未达到",
+        "none": "未测",
+        "machine": "测试机器：{processor}，{cores} 核（{instructions}），内存读取 {bandwidth} GB/s；{versions}。",
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or check the tables."""
+    parser = cli.make_parser("Write the READMEs' performance tables.")
+    parser.add_argument("--results", default=str(RESULTS), help="what benchmarks/decoding.py wrote")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 where a table is not up to date"
+    )
+    flags = parser.parse_args(argv)
+    try:
+        result = json.loads(Path(flags.results).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {flags.results}: {error}") from error
+    if "summary" not in result:
+        raise DataError(f"{flags.results} has no summary: run benchmarks/decoding.py to its end")
+    stale = []
+    for name, words in WORDS.items():
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = replace_section(old, tables(result, words), name)
+        if new != old:
+            stale.append(name)
+            if not flags.check:
+                with atomic_text(path) as file:
+                    file.write(new)
+    print(f"{'not up to date' if flags.check else 'written'}: {', '.join(stale)}" if stale else "up to date")
+    return 1 if stale and flags.check else 0
+
+
+def replace_section(text: str, section: str, name: str) -> str:
+    """Return the text with what stands between the markers replaced. Raises DataError where a marker is missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{name} must have the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{section}\n{END}{after}"
+
+
+def tables(result: dict[str, Any], words: dict[str, str]) -> str:
+    """Return the tables in Markdown: steps, whole calls, goals, and the machine."""
+    summary = result["summary"]
+    sides = list(dict.fromkeys(side for cell in summary["cells"] for side in cell["sides"]))
+
+    def table(entry: Any) -> list[str]:
+        head = [f"| {' | '.join([words['cell'], *sides])} |", f"|{'---|' * (len(sides) + 1)}"]
+        rows = [
+            [
+                "{source_length} → {new_tokens}, {batch}, {beams}".format(**cell),
+                *(entry(cell, cell["sides"][side]) if side in cell["sides"] else "–" for side in sides),
+            ]
+            for cell in summary["cells"]
+        ]
+        return [*head, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+    def step(cell: dict[str, Any], side: dict[str, Any]) -> str:
+        share = side.get("bandwidth_share")
+        return number(side["step_ms"]) + (f" ({share:.0%})" if share is not None else "")
+
+    def texts(cell: dict[str, Any], side: dict[str, Any]) -> str:
+        return number(cell["batch"] / side["call_ms"] * 1e3)
+
+    lines = [words["step"], "", *table(step), words["call"], "", *table(texts), words["goals"], "|---|---|---|---|"]
+    for goal in summary["goals"]:
+        met = {True: words["met"], False: words["missed"], None: words["none"]}[goal["met"]]
+        reached = "–" if goal["reached"] is None else number(goal["reached"])
+        lines.append(f"| {goal['goal']} | ≤ {number(goal['limit'])} | {reached} | {met} |")
+    versions = {
+        name: version
+        for print_ in result["prints"].values()
+        for name, version in print_.items()
+        if name != "code" and version
+    }
+    machine = result["settings"]["machine"]
+    filled = words["machine"].format(
+        processor=machine["processor"],
+        cores=machine["cores"],
+        instructions=", ".join(machine["instructions"]),
+        bandwidth=summary.get("bandwidth_gb_per_second", "–"),
+        versions=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+    )
+    return "\n".join([*lines, "", filled, ""])
+
+
+def number(value: float) -> str:
+    """Return a number as a table has it: three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
