@@ -8,9 +8,10 @@ end token being forbidden. Every side runs in a process of its own (see `decodin
 each first on a few tokens, which are not counted: start-up and compiling are apart. Medians of the runs.
 
 `first` is the time to the first token: encoder, keys and values of the source, one step. What follows is the decoder:
-`step = (call - first) / (new tokens - 1)`, and `encoder = first - step`. So the same work counts for the same part in
-every side. The limit that memory sets to a step is what it must read at least once, the decoder's weights and the
-caches, over the bandwidth measured in the same run.
+`step = (call - first) / (new tokens - 1)`, and `encoder = first - step`, so that the same work counts for the same part
+in every side (the encoder of bert4keras, whose first step is not like the others, is timed by itself). The limit that
+memory sets to a step is what it must read at least once, the decoder's weights and the caches, over the bandwidth
+measured in the same run.
 
 Every run is written into the output file at once. A run is taken again where versions, machine or (for our sides) the
 code of engines and search have changed since. A side that is not installed is left out, and the result says so.

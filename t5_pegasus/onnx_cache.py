@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from .engines.onnx import GRAPHS
@@ -26,17 +27,17 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path:
 
     print(f"exporting {weights} to {folder} for ONNX Runtime, once", file=sys.stderr)
     t5 = build_model(model_dir, weights)
-    fresh = folder.with_name(f".{folder.name}.{key[:12]}")
-    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
-    export_model(t5, model_dir / "vocab.txt", fresh, key=key)
-    # A directory cannot be replaced by another in one step: who looks in between exports for himself.
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        fresh.replace(folder)
-    except OSError:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if not _is_of(folder, key):  # else someone else has made the same meanwhile
-            raise
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        fresh = Path(temporary) / "model"
+        export_model(t5, model_dir / "vocab.txt", fresh, key=key)
+        if not _is_of(folder, key):  # someone else may have made it meanwhile
+            # A directory cannot be replaced by another in one step: who looks in between exports for himself.
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                fresh.replace(folder)
+            except OSError:
+                if not _is_of(folder, key):
+                    raise
     return folder
 
 
