@@ -1,108 +1,250 @@
-"""Raw documents for pretraining: streamed from files, split into pieces, gathered into chunks a model can read."""
+"""Raw documents for pretraining, streamed from files, folders and standard input in blocks that can be read apart."""
 
 import contextlib
+import functools
 import gzip
+import io
+import itertools
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from .errors import DataError, OptionError
 
 TEXT_COLUMNS = ("content", "text", "正文", "document")
-PIECE_LENGTH = 32
-SEPARATORS = "\n。"
-MIN_PIECES = 3
+SEPARATORS = ("line", "blank_line")
+# Bytes of a block: what a core finishes in a second or less; and a few thousand blocks a corpus, if possible.
+LEAST_BLOCK, MOST_BLOCK, MOST_BLOCKS = 2**18, 2**23, 4096
 
 
 class Document(NamedTuple):
-    """A raw text; `name` is file:line, `end` how many bytes of the file were read up to it (0 for a pipe)."""
+    """A raw text; `name` is file:line, which is how errors and notes call it."""
 
     name: str
     text: str
-    end: int = 0
 
     def __str__(self) -> str:
-        """Return the name, which is how errors and notes call a document."""
+        """Return the name."""
         return self.name
 
 
-def read_documents(
-    path: str | Path, text_column: str | None = None, on_bad_line: Callable[[DataError], None] | None = None
-) -> Iterator[Document]:
-    """Yield the documents of a .txt or .jsonl file, plain or .gz, one a line; `-` is standard input. Streams.
+class Block(NamedTuple):
+    """Some whole documents of a file: from byte `start` to `end`, or, where a file cannot be entered there, as `data`.
 
-    A .txt line is a document. A .jsonl line is an object with the document under `text_column`, or under the first name
-    of TEXT_COLUMNS it has. Standard input is JSON Lines where its first line opens with a brace. Blank lines are no
-    documents. A line that cannot be used raises DataError (file:line: reason), or is handed to `on_bad_line` and left
-    out. Raises DataError where the file cannot be read, OptionError for another format or a `text_column` of a .txt.
+    `number` counts the blocks of a corpus; `line` is the number of the first line, where it is known without reading.
     """
-    standard_input = str(path) == "-"
-    name = "standard input" if standard_input else str(path)
-    text_of = _line_reader(path, text_column)
+
+    number: int
+    path: str
+    suffix: str  # .txt or .jsonl
+    start: int = 0
+    end: int | None = None
+    data: bytes | None = None
+    line: int | None = 1
+
+    def __str__(self) -> str:
+        """Return what notes of errors call it."""
+        return f"{self.path}, block {self.number}"
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open what the block holds, as it is stored: of a .gz file in one block, compressed."""
+        if self.data is not None:
+            yield io.BytesIO(self.data)
+        elif self.end is None:
+            with Path(self.path).open("rb") as file:
+                yield file
+        else:
+            with Path(self.path).open("rb") as file:
+                file.seek(self.start)
+                yield io.BytesIO(file.read(self.end - self.start))
+
+
+def read_documents(
+    path: str | Path,
+    text_column: str | None = None,
+    on_bad_line: Callable[[DataError], None] | None = None,
+    document_separator: str = "line",
+) -> Iterator[Document]:
+    """Yield the documents of a .txt or .jsonl file, plain or .gz, or of all those in a folder; `-` is standard input.
+
+    A .txt line is a document, or, where `document_separator` is "blank_line", the lines up to a blank one. A .jsonl
+    line is an object with the document under `text_column`, or under the first name of TEXT_COLUMNS it has. Standard
+    input is JSON Lines where its first line opens with a brace. Blank lines are no documents. Streams. A line that
+    cannot be used raises DataError (file:line: reason), or is handed to `on_bad_line` and left out. Raises DataError
+    where a file cannot be read, OptionError for another format or a `text_column` of a .txt.
+    """
+    stdin = _stream_blocks("-", itertools.count(), text_column, document_separator, 1)
+    for file in list_files(path, text_column):
+        whole = (Block(0, file, _suffix(file)),)
+        for block in stdin if file == "-" else whole:
+            yield from block_documents(block, text_column, on_bad_line, document_separator)
+
+
+def read_blocks(
+    path: str | Path,
+    text_column: str | None = None,
+    document_separator: str = "line",
+    split_gzip: bool = True,
+    block_bytes: int | None = None,
+) -> Iterator[Block]:
+    """Yield the blocks of a file, a folder (its files in order of their names) or standard input (`-`).
+
+    A plain file is divided at document ends, by a few seeks. A .gz file and standard input are read and come as data,
+    unless `split_gzip` is off: then a .gz file is one block, and standard input is refused. The same input gives the
+    same blocks. Raises as `read_documents` does.
+    """
+    files = list_files(path, text_column)
+    if block_bytes is None:
+        sizes = (os.path.getsize(file) for file in files if file != "-" and os.path.isfile(file))
+        block_bytes = min(MOST_BLOCK, max(LEAST_BLOCK, sum(sizes) // MOST_BLOCKS))
+    numbers = itertools.count()
+    for file in files:
+        with _reading(file):
+            if file == "-" and not split_gzip:
+                raise OptionError("input_file must be files that every worker can read with --runner spark, got -")
+            if file == "-" or (file.endswith(".gz") and split_gzip):
+                yield from _stream_blocks(file, numbers, text_column, document_separator, block_bytes)
+            elif file.endswith(".gz"):
+                yield Block(next(numbers), file, _suffix(file))
+            else:
+                yield from _file_blocks(file, numbers, document_separator, block_bytes)
+
+
+def list_files(path: str | Path, text_column: str | None = None) -> list[str]:
+    """Return the files of a corpus: the path itself, or all documents in the folder and those below it, by name.
+
+    Raises OptionError for a format that is not read and for a `text_column` where there is a .txt, DataError for a
+    folder without documents.
+    """
+    if str(path) == "-":
+        return ["-"]
+    if os.path.isdir(path) and _suffix(path) not in LINE_READERS:
+        found = sorted(str(file) for file in Path(path).rglob("*") if _suffix(file) in LINE_READERS and file.is_file())
+        if not found:
+            raise DataError(f"no file in {path} ends in {', '.join(LINE_READERS)} (or these with .gz)")
+    else:
+        found = [str(path)]
+    for file in found:
+        suffix = _suffix(file)
+        if suffix not in LINE_READERS:
+            raise OptionError(
+                f"documents are read from {', '.join(LINE_READERS)} (also .gz), a folder or - (stdin), got {path}"
+            )
+        if text_column and suffix == ".txt":
+            raise OptionError(f"text_column is for .jsonl files, got {text_column!r} for {file}")
+    return found
+
+
+def block_documents(
+    block: Block,
+    text_column: str | None = None,
+    on_bad_line: Callable[[DataError], None] | None = None,
+    document_separator: str = "line",
+) -> Iterator[Document]:
+    """Yield the documents of a block; see `read_documents`."""
+    name = "standard input" if block.path == "-" else block.path
+    text_of = LINE_READERS[block.suffix]
+    with _reading(block.path), block.open() as raw:
+        compressed = block.data is None and block.path.endswith(".gz")
+        lines: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if compressed else raw
+        by_paragraph = document_separator == "blank_line" and block.suffix == ".txt"
+        for number, line in _paragraphs(lines) if by_paragraph else enumerate(lines):
+            if not line.strip():
+                continue
+            at = f"{name}:{number + block.line}" if block.line else f"{name}@{block.start}+{number}"
+            try:
+                yield Document(at, text_of(_decode(line, first=number == 0 and block.start == 0), text_column))
+            except ValueError as reason:
+                if not block.line:  # counted only now, since it takes reading all that is before
+                    at = f"{name}:{number + _line_at(block.path, block.start)}"
+                error = DataError(f"{at}: {reason}; --skip_bad_lines goes on without such lines")
+                if on_bad_line is None:
+                    raise error from reason
+                on_bad_line(error)
+
+
+def _file_blocks(file: str, numbers: Iterator[int], document_separator: str, block_bytes: int) -> Iterator[Block]:
+    suffix, size, start = _suffix(file), os.path.getsize(file), 0
+    with Path(file).open("rb") as raw:
+        while start < size:
+            raw.seek(start + block_bytes)
+            if start + block_bytes < size:
+                raw.readline()
+                if document_separator == "blank_line" and suffix == ".txt":
+                    while line := raw.readline():
+                        if not line.strip():
+                            break
+            end = min(raw.tell(), size)
+            yield Block(next(numbers), file, suffix, start, end, None, None if start else 1)
+            start = end
+
+
+def _stream_blocks(
+    file: str,
+    numbers: Iterator[int],
+    text_column: str | None,
+    document_separator: str,
+    block_bytes: int,
+) -> Iterator[Block]:
+    with contextlib.ExitStack() as stack:
+        if file == "-":
+            lines, suffix = sys.stdin.buffer, ".jsonl" if text_column else ""
+        else:
+            raw = stack.enter_context(Path(file).open("rb"))
+            lines, suffix = stack.enter_context(gzip.GzipFile(fileobj=raw)), _suffix(file)
+        first, size, gathered = 1, 0, list[bytes]()
+        for number, line in enumerate(lines, start=1):
+            suffix = suffix or (line.strip() and _suffix_of_line(line))
+            at_end = document_separator == "line" or suffix == ".jsonl" or not line.strip()
+            gathered.append(line)
+            size += len(line)
+            if size >= block_bytes and at_end and suffix:
+                yield Block(next(numbers), file, suffix, 0 if first == 1 else 1, None, b"".join(gathered), first)
+                first, size, gathered = number + 1, 0, []
+        if gathered:
+            suffix = suffix or ".txt"
+            yield Block(next(numbers), file, suffix, 0 if first == 1 else 1, None, b"".join(gathered), first)
+
+
+def _suffix_of_line(line: bytes) -> str:
+    return ".jsonl" if line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else ".txt"
+
+
+def _paragraphs(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the first line, lines joined) of each run of lines that are not blank."""
+    numbered = enumerate(lines)
+    for blank, run in itertools.groupby(numbered, key=lambda item: not item[1].strip()):
+        if not blank:
+            number, first = next(run)
+            yield number, b"".join([first, *(line for _, line in run)])
+
+
+@contextlib.contextmanager
+def _reading(file: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a file into DataError."""
     try:
-        with contextlib.ExitStack() as stack:
-            raw = sys.stdin.buffer if standard_input else stack.enter_context(Path(path).open("rb"))
-            lines: Any = stack.enter_context(gzip.GzipFile(fileobj=raw)) if Path(path).suffix == ".gz" else raw
-            has_position = raw.seekable()
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    decoded = _decode(line, first=number == 1)
-                    text_of = text_of or (_json_text if decoded.lstrip().startswith("{") else _plain_text)
-                    text = text_of(decoded, text_column)
-                except ValueError as reason:
-                    error = DataError(f"{name}:{number}: {reason}; --skip_bad_lines goes on without such lines")
-                    if on_bad_line is None:
-                        raise error from reason
-                    on_bad_line(error)
-                else:
-                    yield Document(f"{name}:{number}", text, raw.tell() if has_position else 0)
+        yield
     except (OSError, EOFError, zlib.error) as error:
+        name = "standard input" if file == "-" else file
         raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def split_pieces(text: str, length: int = PIECE_LENGTH, separators: str = SEPARATORS) -> list[str]:
-    """Split a document into pieces of about `length` characters, each ending where a separator stands.
-
-    Equal to bert4keras's `text_segmentate(text, length, separators)` without its empty pieces: cut after the first
-    separator, neighbours gathered up to `length`, and what is still longer cut after the next separator. What has none
-    stays whole, however long. White space at the edges of pieces falls away; no other character does.
-    """
-    text = text.strip()
-    if not text:
-        return []
-    if not separators or len(text) <= length:
-        return [text]
-    separator, finer = separators[0], separators[1:]
-    pieces, run = [], ""
-    for part in text.split(separator):
-        if run and part and len(run) + len(part) + len(separator) > length:
-            pieces += split_pieces(run, length, finer)
-            run = ""
-        run += part + separator
-    # The last part ends with the text, not at a separator.
-    return pieces + split_pieces(run.removesuffix(separator), length, finer)
-
-
-def gather_chunks(pieces: Iterable[str], max_chars: float, min_pieces: int = MIN_PIECES) -> Iterator[list[str]]:
-    """Yield runs of neighbouring pieces: as many as fit `max_chars` characters, or `min_pieces` where fewer fit.
-
-    What is left at the end is a chunk if it has `min_pieces`; else it is dropped, as in the official recipe.
-    """
-    chunk: list[str] = []
-    chars = 0
-    for piece in pieces:
-        if chars + len(piece) > max_chars and len(chunk) >= min_pieces:
-            yield chunk
-            chunk, chars = [], 0
-        chunk.append(piece)
-        chars += len(piece)
-    if len(chunk) >= min_pieces:
-        yield chunk
+def _line_at(file: str, position: int) -> int:
+    """Return the number of the line that starts at a byte of a file."""
+    with Path(file).open("rb") as raw:
+        chunks = iter(functools.partial(raw.read, 2**20), b"")
+        count, read = 1, 0
+        for chunk in chunks:
+            count += chunk[: position - read].count(b"\n")
+            read += len(chunk)
+            if read >= position:
+                break
+    return count
 
 
 def _plain_text(line: str, text_column: str | None) -> str:
@@ -136,16 +278,8 @@ def _json_text(line: str, text_column: str | None) -> str:
 LINE_READERS: dict[str, Callable[[str, str | None], str]] = {".txt": _plain_text, ".jsonl": _json_text}
 
 
-def _line_reader(path: str | Path, text_column: str | None) -> Callable[[str, str | None], str] | None:
-    """Return the row of LINE_READERS for a file; None for standard input, which its first line decides."""
-    if str(path) == "-":
-        return _json_text if text_column else None
-    suffix = Path(str(path).removesuffix(".gz")).suffix
-    if suffix not in LINE_READERS:
-        raise OptionError(f"documents are read from {', '.join(LINE_READERS)} (also .gz) or - (stdin), got {path}")
-    if text_column and suffix == ".txt":
-        raise OptionError(f"text_column is for .jsonl files, got {text_column!r} for {path}")
-    return LINE_READERS[suffix]
+def _suffix(path: str | Path) -> str:
+    return Path(str(path).removesuffix(".gz")).suffix
 
 
 def _decode(line: bytes, first: bool) -> str:

@@ -25,6 +25,7 @@ PAIRS = (
     ("正文", "摘要"),
     ("正文", "标题"),
     ("src", "tgt"),
+    ("source", "target"),
     ("document", "summary"),
     ("dialogue", "summary"),
     ("prompt", "completion"),

@@ -1,51 +1,48 @@
 """Choose gap sentences: the part of a text that a model learns to write from the rest. Pure functions of text.
 
-The official T5-PEGASUS recipe: pieces of about 32 characters (`corpus.split_pieces`), chunks of at least 3 pieces and
-1.5 characters a token, and in each the pieces that have most in common with what is left (`lcs_gap_sentences`).
+The official T5-PEGASUS recipe is the default: pieces of about 32 characters (`sentences.split_pieces`), chunks of at
+least 3 pieces and 1.5 characters a token, and in each the pieces that have most in common with what is left, removed
+(`lcs_gap_sentences`). The other strategies, and masks in place of gap sentences, are those of PEGASUS (Zhang et al.
+2020, https://arxiv.org/abs/1912.08777; google-research/pegasus, pegasus/ops/sentence_selection.cc), on Chinese
+characters or words. What is drawn at random is drawn from the text itself: the same in any order, on any machine.
 """
 
 import dataclasses
-import os
-from collections import Counter
+import functools
+import hashlib
+import math
+import random
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any
 
+import numpy as np
 from rapidfuzz.distance import LCSseq
 
 from .config import option
-from .corpus import gather_chunks, split_pieces
 from .errors import OptionError
+from .sentences import SPLITTERS, gather_chunks
+from .tokenizer import load_cut
 
 CHARS_PER_TOKEN = 1.5
+MASK = "[MASK]"
 # From this many sentences on, `_encode` saves more time than it takes (benchmarks/gap_sentences.py).
-ENCODE_FROM = 12
+ENCODE_FROM = 8
+# PEGASUS's published "mixed and stochastic" recipe: from a third of the ratio up to it (15 to 45 %), and 20 % noise.
+DYNAMIC_MIN_RATIO = 1 / 3
+ROUGE_NOISE = 0.2
 
 
-@dataclasses.dataclass(frozen=True)
-class GapSentenceConfig:
-    """How pairs for pretraining are made from raw documents."""
+def lcs_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return the indices, ascending, of the gap sentences of the official greedy algorithm.
 
-    text_column: str | None = option(None, "column of the document; found by its usual names if not given")
-    gap_sentence_ratio: float = option(0.25, "sentences are taken until target / source, in characters, is above this")
-    max_length: int = option(512, "tokens of a text for the model, taken as 1.5 characters each")
-    workers: int = option(os.cpu_count() or 1, "processes; the pairs are the same with any number")
-    skip_bad_lines: bool = option(False, "count lines that cannot be used and go on, instead of stopping at the first")
-
-    def __post_init__(self) -> None:
-        """Raise OptionError for a value no pair can be made with."""
-        if not 0 < self.gap_sentence_ratio <= 1:
-            raise OptionError(f"gap_sentence_ratio must be above 0 and at most 1, got {self.gap_sentence_ratio}")
-        for name in ("max_length", "workers"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-def lcs_gap_sentences(sentences: Sequence[str], ratio: float) -> list[int]:
-    """Return the indices, ascending, of the gap sentences the official greedy algorithm takes.
-
-    Again and again it takes the sentence that makes the longest common subsequence of rest and taken, in characters,
-    longest (the first of equals), until len(taken) / len(rest) > `ratio` or one sentence is left.
+    Again and again it takes the sentence that makes the longest common subsequence of rest and taken longest (the
+    first of equals), until len(taken) / len(rest) > `ratio` or one sentence is left. Where those taken came out
+    longer than the rest, the rest is the gap.
     """
-    codes = _encode(sentences) if len(sentences) >= ENCODE_FROM else sentences
+    codes: list[Any] = _encode(sentences) if len(sentences) >= ENCODE_FROM else list(sentences)
+    nothing = codes[0][:0]
     left, taken = list(range(len(sentences))), list[int]()
     left_chars, taken_chars = sum(map(len, sentences)), 0
     # LCS(rest - s, taken + s) <= LCS(rest, taken) + LCS(rest - s, s). The first term is the step before's best score,
@@ -53,62 +50,289 @@ def lcs_gap_sentences(sentences: Sequence[str], ratio: float) -> list[int]:
     bounds = [len(code) for code in codes]
     common = 0
     while True:
-        best = (-1, 0)  # score, -index: of equal scores the first sentence's is greatest
+        rest = nothing.join([codes[i] for i in left])
+        starts = dict(zip(left, accumulate([len(codes[i]) for i in left], initial=0), strict=False))
+        best, index = -1, 0
         # Greatest bound first, in order of index among equals, so that none after a break can win or draw first.
         for i in sorted(left, key=bounds.__getitem__, reverse=True):
-            if (common + bounds[i], -i) < best:
+            bound = common + bounds[i]
+            if bound < best or (bound == best and i > index):
                 break
-            rest = "".join([codes[j] for j in left if j != i])
-            score = LCSseq.similarity(rest, "".join([codes[j] for j in sorted([*taken, i])]))
+            before = bisect(taken, i)
+            with_it = nothing.join([codes[j] for j in (*taken[:before], i, *taken[before:])])
+            score = LCSseq.similarity(rest[: starts[i]] + rest[starts[i] + len(codes[i]) :], with_it)
             if not taken:
                 bounds[i] = score
-            best = max(best, (score, -i))
-        common, index = best[0], -best[1]
+            if score > best or (score == best and i < index):
+                best, index = score, i
+        common = best
         left.remove(index)
-        taken.append(index)
+        taken.insert(bisect(taken, index), index)
         left_chars -= len(sentences[index])
         taken_chars += len(sentences[index])
         if len(left) == 1 or not left_chars or taken_chars / left_chars > ratio:
-            return sorted(taken)
+            return left if left_chars < taken_chars and left else taken
 
 
-# A row a strategy: the sentences of a chunk and the ratio to the indices of its gap sentences, ascending.
-STRATEGIES: dict[str, Callable[[Sequence[str], float], list[int]]] = {"lcs": lcs_gap_sentences}
+def random_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return n sentences, each as likely as any other; n as `gap_count` says."""
+    return sorted(rng.sample(range(len(sentences)), gap_count(len(sentences), ratio)))
+
+
+def lead_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return the first n sentences."""
+    return list(range(gap_count(len(sentences), ratio)))
+
+
+def rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random, noise: float = 0.0) -> list[int]:
+    """Return the n sentences of greatest ROUGE-1 F1 against all others ("Ind-Orig"), the later of equals.
+
+    With `noise`, a score is multiplied by a number drawn from 1 - noise to 1 + noise.
+    """
+    counts = _unit_counts(sentences)
+    scores = _overlap(counts, counts.sum(axis=0) - counts).tolist()
+    if noise:
+        scores = [score * (1 + rng.uniform(-noise, noise)) for score in scores]
+    ranked = sorted(range(len(sentences)), key=lambda i: (scores[i], i), reverse=True)
+    return sorted(ranked[: gap_count(len(sentences), ratio)])
+
+
+def greedy_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return n sentences, each taken to make ROUGE-1 F1 of taken and rest greatest ("Seq-Orig"); later of equals."""
+    counts = _unit_counts(sentences)
+    taken, rest = np.zeros_like(counts[0]), counts.sum(axis=0)
+    left, chosen = list(range(len(sentences))), list[int]()
+    for _ in range(gap_count(len(sentences), ratio)):
+        scores = _overlap(taken + counts[left], rest - counts[left]).tolist()
+        index = left.pop(max(range(len(left)), key=lambda place: (scores[place], place)))
+        chosen.append(index)
+        taken, rest = taken + counts[index], rest - counts[index]
+    return sorted(chosen)
+
+
+def continuous_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return the run of n neighbouring sentences of greatest ROUGE-1 F1 against all others, the later of equals."""
+    counts, n = _unit_counts(sentences), gap_count(len(sentences), ratio)
+    sums = np.concatenate([np.zeros_like(counts[:1]), counts.cumsum(axis=0)])
+    runs = sums[n:] - sums[:-n]
+    scores = _overlap(runs, sums[-1] - runs).tolist()
+    start = max(range(len(runs)), key=lambda place: (scores[place], place))
+    return list(range(start, start + n))
+
+
+def dynamic_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return `rouge` with a ratio drawn from a third of `ratio` up to it, and 20 % noise on the scores."""
+    ratio *= rng.uniform(DYNAMIC_MIN_RATIO, 1)
+    return rouge_gap_sentences(sentences, ratio, rng, ROUGE_NOISE)
+
+
+def hybrid_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
+    """Return what `random`, `lead` or `rouge` gives, one of the three drawn for each text."""
+    choose = rng.choice((random_gap_sentences, lead_gap_sentences, rouge_gap_sentences))
+    return choose(sentences, ratio, rng)
+
+
+# A row a strategy: the sentences of a chunk (at least 1), the ratio and a source of random numbers to the indices of
+# the gap sentences, ascending.
+STRATEGIES: dict[str, Callable[[Sequence[str], float, random.Random], list[int]]] = {
+    "lcs": lcs_gap_sentences,
+    "random": random_gap_sentences,
+    "lead": lead_gap_sentences,
+    "rouge": rouge_gap_sentences,
+    "greedy_rouge": greedy_rouge_gap_sentences,
+    "continuous_rouge": continuous_rouge_gap_sentences,
+    "dynamic_rouge": dynamic_rouge_gap_sentences,
+    "hybrid": hybrid_gap_sentences,
+}
+
+
+def gap_count(sentences: int, ratio: float) -> int:
+    """Return how many of so many sentences become gaps: a share of `ratio`, rounded down, but at least one."""
+    return min(sentences, max(1, math.floor(sentences * ratio + 1e-9)))
+
+
+def _words(sentences: Sequence[str]) -> list[str]:
+    """Return the sentences with each of jieba's words as one character, so that what counts characters counts words."""
+    cut = _word_cut()
+    codes: dict[str, str] = {}
+    return ["".join([codes.setdefault(word, chr(len(codes))) for word in cut(sentence)]) for sentence in sentences]
+
+
+@functools.cache
+def _word_cut() -> Callable[[str], Any]:
+    return load_cut()
+
+
+# A row a unit that strategies count and compare: the sentences to strings of as many characters as they have units.
+UNITS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"char": lambda sentences: sentences, "word": _words}
+MASK_SPANS = ("sentence", "joined")
+
+
+@dataclasses.dataclass(frozen=True)
+class GapSentenceConfig:
+    """How a document is cut, which sentences of it are gaps, and what stands in their place."""
+
+    gap_sentence_strategy: str = option("lcs", "how gap sentences are chosen", choices=tuple(STRATEGIES))
+    gap_sentence_ratio: float = option(
+        0.25, "lcs: sentences are taken until target / source, in units, is above this; others: share of the sentences"
+    )
+    gap_sentence_unit: str = option("char", "what strategies count and compare", choices=tuple(UNITS))
+    sentence_split: str = option(
+        "pieces", "pieces of about 32 characters, as T5-PEGASUS, or sentences", choices=tuple(SPLITTERS)
+    )
+    mask_rates: str = option(
+        "0,0,0,1", "shares of gap sentences replaced by [MASK], by another sentence, left intact and removed"
+    )
+    mask_span: str = option(
+        "sentence", "a [MASK] for each gap sentence, or neighbours joined in one", choices=MASK_SPANS
+    )
+    max_length: int = option(512, "tokens of a text for the model, taken as 1.5 characters each")
+    seed: int = option(0, "changes what is drawn at random: the same pairs for a seed, whatever the runner and workers")
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a value no pair can be made with."""
+        if not 0 < self.gap_sentence_ratio <= 1:
+            raise OptionError(f"gap_sentence_ratio must be above 0 and at most 1, got {self.gap_sentence_ratio}")
+        if self.max_length < 1:
+            raise OptionError(f"max_length must be at least 1, got {self.max_length}")
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed must be from 0 to 2 ** 32 - 1, got {self.seed}")
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata["choices"], getattr(self, field.name)
+            if choices and value not in choices:
+                raise OptionError(f"{field.name} must be one of {', '.join(choices)}, got {value}")
+        _ = self.rates
+
+    @functools.cached_property
+    def rates(self) -> tuple[float, ...]:
+        """Return the four shares of `mask_rates`; raises OptionError where it is not four that make 1."""
+        try:
+            rates = tuple(map(float, self.mask_rates.split(",")))
+        except ValueError:
+            rates = ()
+        if len(rates) != 4 or not all(0 <= rate <= 1 for rate in rates) or abs(sum(rates) - 1) > 1e-6:
+            rule = "mask_rates must be four numbers that make 1 (mask, random, intact, remove), such as 0.9,0,0.1,0"
+            raise OptionError(f"{rule}, got {self.mask_rates}")
+        return rates
 
 
 def pseudo_summary(sentences: Sequence[str], ratio: float = 0.25, strategy: str = "lcs") -> tuple[str, str]:
     """Return (source, target): the sentences that are left and the gap sentences, each joined in their order.
 
-    Where the gap sentences came out longer, the two are swapped, so that the target is never the longer one. Nothing
-    marks the gaps. Raises OptionError for fewer than 2 sentences and for a strategy that is not in STRATEGIES.
+    By `lcs`, the target is never the longer one. Nothing marks the gaps. Raises OptionError for fewer than 2 sentences
+    and for a strategy that is not in STRATEGIES.
     """
     if strategy not in STRATEGIES:
         raise OptionError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy}")
     if len(sentences) < 2:
         raise OptionError(f"a pseudo-summary needs at least 2 sentences, got {len(sentences)}")
-    gaps = set(STRATEGIES[strategy](sentences, ratio))
-    source = "".join([sentence for i, sentence in enumerate(sentences) if i not in gaps])
-    target = "".join([sentence for i, sentence in enumerate(sentences) if i in gaps])
-    return (target, source) if len(source) < len(target) else (source, target)
+    rng = text_rng("".join(sentences))
+    gaps = STRATEGIES[strategy](sentences, ratio, rng)
+    return "".join(fill_gaps(sentences, gaps, rng=rng)), "".join([sentences[i] for i in gaps])
 
 
-def pseudo_pairs(text: str, ratio: float = 0.25, max_length: int = 512) -> Iterator[tuple[str, str]]:
+def pseudo_pairs(text: str, config: GapSentenceConfig | None = None) -> Iterator[tuple[str, str]]:
     """Yield the (source, target) of every chunk of a document, in order; none where it has fewer than 3 pieces.
 
-    `max_length` is in tokens; a chunk holds 1.5 characters for each. Cutting both to tokens is left to training.
+    A chunk holds 1.5 characters for each token of `max_length`; cutting both to tokens is left to training. No pair is
+    yielded of a chunk whose source or target would be blank. Where masks are set, a [MASK] in the text itself is put in
+    lower case, which changes no token, so that each in a source is a mask.
     """
-    for chunk in gather_chunks(split_pieces(text), max_length * CHARS_PER_TOKEN):
-        yield pseudo_summary(chunk, ratio)
+    config, text = config or GapSentenceConfig(), text.strip()
+    rng = text_rng(text, config.seed)
+    if config.rates[0]:
+        text = text.replace(MASK, MASK.lower())
+    for chunk in gather_chunks(SPLITTERS[config.sentence_split](text), config.max_length * CHARS_PER_TOKEN):
+        units = UNITS[config.gap_sentence_unit](chunk)
+        gaps = STRATEGIES[config.gap_sentence_strategy](units, config.gap_sentence_ratio, rng)
+        source = "".join(fill_gaps(chunk, gaps, config.rates, config.mask_span, rng))
+        target = "".join([chunk[i] for i in gaps])
+        if source and target and not source.isspace() and not target.isspace():
+            yield source, target
 
 
-def _encode(sentences: Sequence[str]) -> list[str]:
-    """Return the sentences with the same common subsequences between any two disjoint sets of them, faster to find.
+def fill_gaps(
+    sentences: Sequence[str],
+    gaps: Sequence[int],
+    rates: Sequence[float] = (0, 0, 0, 1),
+    span: str = "sentence",
+    rng: random.Random | None = None,
+) -> list[str]:
+    """Return the sentences of the source: those that are no gaps, and what is drawn for each gap by `rates`.
 
-    A character that occurs once has no match and goes; the others are numbered from 0, since rapidfuzz looks up
-    characters below 256 in a table and others in a hash map.
+    That is, in this order, [MASK], any sentence of the same text, the sentence itself, or nothing (PEGASUS's
+    `mask_sentence_options_prob`). Where `span` is "joined", a [MASK] right after another is left out.
     """
-    counts = Counter("".join(sentences))
-    codes = dict.fromkeys(counts, "")
-    repeated = [character for character, count in counts.items() if count > 1]
-    codes.update((character, chr(code)) for code, character in enumerate(repeated))
-    return ["".join(map(codes.__getitem__, sentence)) for sentence in sentences]
+    rng = rng or random.Random(0)
+    limits, last = list(accumulate(rates)), max(kind for kind, rate in enumerate(rates) if rate)
+    is_gap = set(gaps)
+    filled = list[str]()
+    for i, sentence in enumerate(sentences):
+        if i not in is_gap:
+            filled.append(sentence)
+            continue
+        # Rounding may leave the last limit below 1: what is drawn beyond it is the last that has a share.
+        choice = min(bisect(limits, rng.random()), last)
+        if choice == 0:
+            if span != "joined" or not filled or filled[-1] is not MASK:
+                filled.append(MASK)
+        elif choice == 1:
+            filled.append(rng.choice(sentences))
+        elif choice == 2:
+            filled.append(sentence)
+    return filled
+
+
+def text_rng(text: str, seed: int = 0) -> random.Random:
+    """Return the random numbers of a text: the same wherever and whenever it is worked on."""
+    key = seed.to_bytes(8, "little")
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
+    return random.Random(int.from_bytes(digest, "little"))
+
+
+def _overlap(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return int [sentences]: the units that two sides have in common, each as often as the one that has it less.
+
+    ROUGE-1 F1 is 2 * overlap / (units of both sides). Where these are a part of a text and all the rest of it, their
+    sum is the same for every part: the overlap alone ranks them, in whole numbers.
+    """
+    overlap: np.ndarray[Any, Any] = np.minimum(left, right).sum(axis=1)
+    return overlap
+
+
+def _unit_counts(sentences: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return int [sentences, different units]: how often each has each."""
+    units, codes = np.unique(_code_points(sentences), return_inverse=True)
+    rows = np.repeat(np.arange(len(sentences)), [len(sentence) for sentence in sentences])
+    shape = (len(sentences), max(1, len(units)))
+    return np.bincount(rows * shape[1] + codes, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _code_points(sentences: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """Return uint32 [characters of all sentences]."""
+    return np.frombuffer("".join(sentences).encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _encode(sentences: Sequence[str]) -> list[Any]:
+    """Return strings or bytes with the same common subsequences between any two disjoint sets of them, faster to find.
+
+    A character that occurs once has no match and goes; the others are numbered from 0, since rapidfuzz looks up bytes
+    in a table and other characters in a hash map.
+    """
+    points = _code_points(sentences)
+    order = points.argsort()
+    ordered = points[order]
+    differs = np.ones(len(points) + 1, bool)  # from the one before; the ends differ from what is beyond them
+    np.not_equal(ordered[1:], ordered[:-1], out=differs[1:-1])
+    repeated = ~(differs[1:] & differs[:-1])
+    kept, codes = np.empty(len(points), bool), np.empty(len(points), np.uint32)
+    kept[order] = repeated
+    codes[order] = numbers = (differs[:-1] & repeated).cumsum() - 1
+    ends = np.concatenate([[0], kept.cumsum()])[np.cumsum([len(sentence) for sentence in sentences])].tolist()
+    spans = list(zip([0, *ends], ends, strict=False))
+    codes = codes[kept]
+    if not len(codes) or numbers[-1] < 256:
+        data = codes.astype(np.uint8).tobytes()
+        return [data[start:end] for start, end in spans]
+    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    return [text[start:end] for start, end in spans]

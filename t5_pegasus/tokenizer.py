@@ -49,6 +49,7 @@ class PegasusTokenizer:
     Attributes:
         vocab_size: number of tokens.
         pad_id, unk_id, start_id, end_id: ids of [PAD], [UNK], [CLS] and [SEP].
+        user_words: (word, frequency or None) of each line of `user_dict`.
         num_truncated: texts cut to `max_length` so far.
 
     Raises DataError where a file cannot be read, a token stands twice or a special token is missing.
@@ -70,7 +71,7 @@ class PegasusTokenizer:
         self.pad_id, self.unk_id, self.start_id, self.end_id = (self._ids[token] for token in (PAD, UNK, CLS, SEP))
         self.num_truncated = 0
         # jieba's dictionary is loaded with the first text, not here: loading a model should not wait for it.
-        self._user_words = [] if user_dict is None else _read_user_dict(user_dict)
+        self.user_words = [] if user_dict is None else _read_user_dict(user_dict)
         self._word_ids = _WordCache(self.encode_word)
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
@@ -117,7 +118,7 @@ class PegasusTokenizer:
 
     @functools.cached_property
     def _cut(self) -> Cut:
-        return _load_cut(self._user_words)
+        return _load_cut(self.user_words)
 
     def encode_word(self, word: str) -> tuple[int, ...]:
         """Return the ids of a word as jieba cut it: its own id, else those of its characters and word pieces."""

@@ -1,66 +1,21 @@
-"""Reading, splitting and gathering raw documents."""
+"""Reading raw documents, whole and in blocks."""
 
-import ast
 import gzip
-import importlib.util
 import io
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5_pegasus.corpus import Document, gather_chunks, read_documents, split_pieces
+from t5_pegasus.corpus import Document, block_documents, read_blocks, read_documents
 from t5_pegasus.errors import DataError, OptionError
-
-TEXTS = st.text(alphabet="甲乙a。\n\r \u3000", max_size=200)
-
-
-def stock_text_segmentate():
-    """Return bert4keras's own function, taken out of its file: importing the module would load TensorFlow."""
-    folder = importlib.util.find_spec("bert4keras").submodule_search_locations[0]
-    module = ast.parse(Path(folder, "snippets.py").read_text(encoding="utf-8"))
-    module.body = [node for node in module.body if getattr(node, "name", "") == "text_segmentate"]
-    namespace = {}
-    exec(compile(module, "snippets.py", "exec"), namespace)
-    return namespace["text_segmentate"]
-
-
-text_segmentate = stock_text_segmentate()
 
 
 def texts_of(*args, **kwargs):
     return [document.text for document in read_documents(*args, **kwargs)]
-
-
-@given(TEXTS, st.integers(1, 40))
-def test_pieces_are_those_of_bert4keras_without_its_empty_ones(text, length):
-    assert split_pieces(text, length) == [piece for piece in text_segmentate(text, length, "\n。") if piece]
-
-
-@given(TEXTS)
-def test_pieces_hold_every_character_but_white_space_once_and_in_order(text):
-    assert "".join("".join(split_pieces(text)).split()) == "".join(text.split())
-
-
-def test_pieces_of_real_articles_are_those_of_bert4keras(public_data):
-    for text in texts_of(public_data / "lctt" / "dev.jsonl.gz"):
-        assert split_pieces(text) == text_segmentate(text, 32, "\n。")
-
-
-@given(st.lists(st.text("甲乙", min_size=1, max_size=30), max_size=40), st.integers(1, 100))
-def test_chunks_hold_the_pieces_in_order_and_only_a_short_end_is_dropped(pieces, max_chars):
-    chunks = list(gather_chunks(pieces, max_chars))
-    kept = [piece for chunk in chunks for piece in chunk]
-    assert kept == pieces[: len(kept)]
-    assert len(pieces) - len(kept) < 3
-    assert all(len(chunk) == 3 or (len(chunk) > 3 and len("".join(chunk)) <= max_chars) for chunk in chunks)
-    # A chunk ends only where the next piece would not have fitted.
-    firsts = [chunk[0] for chunk in chunks[1:]]
-    assert all(len("".join(chunk)) + len(first) > max_chars for chunk, first in zip(chunks, firsts, strict=False))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.gz", "-"])
@@ -83,7 +38,6 @@ def test_every_format_gives_the_same_documents(tmp_path, monkeypatch, name):
     assert [document.text.rstrip() for document in documents] == texts
     label = "standard input" if name == "-" else path
     assert [str(document) for document in documents] == [f"{label}:{number}" for number in (1, 3, 4)]
-    assert documents[-1].end == (len(data) if name == "-" else path.stat().st_size)
 
 
 def test_standard_input_of_plain_lines(monkeypatch):
@@ -94,7 +48,7 @@ def test_standard_input_of_plain_lines(monkeypatch):
 def test_text_column_is_taken_before_the_usual_names(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "甲", "body": "乙"}\n', encoding="utf-8")
-    assert list(read_documents(path, "body")) == [Document(f"{path}:1", "乙", path.stat().st_size)]
+    assert list(read_documents(path, "body")) == [Document(f"{path}:1", "乙")]
 
 
 @pytest.mark.parametrize(
@@ -136,3 +90,69 @@ def test_files_that_cannot_be_read(tmp_path):
         list(read_documents("a.pdf"))
     with pytest.raises(OptionError, match=r"text_column is for \.jsonl"):
         list(read_documents("a.txt", "content"))
+
+
+# Folders, paragraphs and blocks
+
+
+def test_a_folder_is_its_files_by_name(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.txt").write_text("三\n四\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"text": "一"}\n', encoding="utf-8")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress("二".encode()))
+    (tmp_path / "notes.md").write_text("无", encoding="utf-8")
+    # "b.txt.gz" stands before "b/1.txt": a stop sorts before a slash.
+    assert [text.strip() for text in texts_of(tmp_path)] == ["一", "二", "三", "四"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no file in .*empty ends in \.txt, \.jsonl"):
+        texts_of(tmp_path / "empty")
+    with pytest.raises(OptionError, match=r"text_column is for \.jsonl files, got 'x' for .*1\.txt"):
+        texts_of(tmp_path / "b", "x")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "-"])
+def test_documents_set_apart_by_blank_lines(tmp_path, monkeypatch, name):
+    data = "\ufeff第一段\r\n还是第一篇\r\n \t\r\n\n第二篇\n\n\n第三篇\n完".encode()
+    if name == "-":
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        path = name
+    else:
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    documents = list(read_documents(path, document_separator="blank_line"))
+    assert [document.text.split() for document in documents] == [["第一段", "还是第一篇"], ["第二篇"], ["第三篇", "完"]]
+    assert [document.name.rsplit(":")[-1] for document in documents] == ["1", "5", "8"]
+
+
+@given(
+    st.lists(st.sampled_from([b"\n", b" \r\n", "甲\n".encode(), "乙乙乙乙\n".encode(), b"c\r\n"]), max_size=30),
+    st.booleans(),
+    st.integers(1, 40),
+    st.sampled_from(["line", "blank_line"]),
+    st.sampled_from([".txt", ".txt.gz"]),
+)
+def test_blocks_hold_every_document_once_and_in_order(tmp_path_factory, lines, at_end, size, separator, suffix):
+    data = b"".join(lines) + (b"" if at_end else "末".encode())
+    path = tmp_path_factory.mktemp("blocks") / f"a{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    expected = [document.text for document in read_documents(path, document_separator=separator)]
+    for split_gzip in (True, False):
+        blocks = list(read_blocks(path, None, separator, split_gzip, size))
+        assert [block.number for block in blocks] == list(range(len(blocks)))
+        found = [[document.text for document in block_documents(block, None, None, separator)] for block in blocks]
+        assert [text for texts in found for text in texts] == expected
+        if suffix == ".txt":
+            assert [block.start for block in blocks] == [0, *(block.end for block in blocks)][: len(blocks)]
+            assert len(blocks) >= len(data) // (size + 60)
+
+
+def test_a_bad_line_of_a_later_block_is_named_by_its_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "甲"}\n' * 50 + "bad\n" + '{"text": "乙"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl:51: not valid JSON"):
+        [list(block_documents(block)) for block in read_blocks(path, block_bytes=100)]
+
+
+def test_standard_input_is_refused_where_others_must_read_it():
+    with pytest.raises(OptionError, match="files that every worker can read with --runner spark, got -"):
+        list(read_blocks("-", split_gzip=False))

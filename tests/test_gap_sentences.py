@@ -1,14 +1,33 @@
 """The fast gap-sentence choice against the plain algorithm, which is slow and obviously right."""
 
+import math
+import random
+from collections import Counter
+from fractions import Fraction
+
 import pylcs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from t5_pegasus.corpus import gather_chunks, read_documents, split_pieces
+from t5_pegasus.corpus import read_documents
 from t5_pegasus.errors import OptionError
-from t5_pegasus.gap_sentences import ENCODE_FROM, STRATEGIES, GapSentenceConfig, pseudo_pairs, pseudo_summary
+from t5_pegasus.gap_sentences import (
+    DYNAMIC_MIN_RATIO,
+    ENCODE_FROM,
+    MASK,
+    ROUGE_NOISE,
+    STRATEGIES,
+    UNITS,
+    GapSentenceConfig,
+    fill_gaps,
+    pseudo_pairs,
+    pseudo_summary,
+    rouge_gap_sentences,
+    text_rng,
+)
 from t5_pegasus.locations import DATA_DIR
+from t5_pegasus.sentences import gather_chunks, split_pieces, split_sentences
 
 # Few characters and short sentences, so that equal scores, which the order decides, are common; and few or many
 # sentences, since many are encoded.
@@ -73,17 +92,214 @@ def test_takes_what_the_rest_repeats():
     assert pseudo_summary(["甲乙丙丁戊", "甲乙"]) == ("甲乙丙丁戊", "甲乙")
 
 
+# The strategies of PEGASUS, each by hand and against its definition tried out on every candidate.
+
+# Against the others, in common: 甲乙 with both of the next two (2), 甲丙 2, 乙丁 2, 戊己 0, 甲乙丙丁 4 at most.
+BY_HAND = ["甲乙", "甲丙", "乙丁", "戊己", "甲乙丙丁"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sentences", "ratio", "gaps"),
+    [
+        ("lead", BY_HAND, 0.4, [0, 1]),
+        ("lead", BY_HAND, 0.1, [0]),
+        ("lead", BY_HAND, 1, [0, 1, 2, 3, 4]),
+        ("rouge", BY_HAND, 0.2, [4]),
+        ("rouge", BY_HAND, 0.4, [2, 4]),  # 0, 1 and 2 have 2 in common with the others: the later
+        # Alone, the first two have 3 in common with the others; after one of them the other adds nothing, 丁 adds 1.
+        ("rouge", ["甲乙丙", "甲乙丙", "丁戊", "丁"], 0.5, [0, 1]),
+        ("greedy_rouge", ["甲乙丙", "甲乙丙", "丁戊", "丁"], 0.5, [1, 3]),
+        # 甲乙 丙丁 shares both with the rest, but 丙丁 甲乙 is the later run that does.
+        ("continuous_rouge", ["甲乙", "丙丁", "甲乙", "戊己", "丙丁"], 0.4, [1, 2]),
+        ("continuous_rouge", ["甲", "乙", "丙"], 0.34, [2]),  # nothing in common: the last of equals
+    ],
+)
+def test_strategies_by_hand(strategy, sentences, ratio, gaps):
+    assert STRATEGIES[strategy](sentences, ratio, random.Random(0)) == gaps
+
+
+def rouge_1_f1(left, right):
+    """Return ROUGE-1 F1 of two lists of sentences as an exact fraction, from its definition."""
+    left, right = Counter("".join(left)), Counter("".join(right))
+    overlap = sum((left & right).values())
+    if not overlap:
+        return Fraction(0)
+    precision, recall = Fraction(overlap, sum(left.values())), Fraction(overlap, sum(right.values()))
+    return 2 * precision * recall / (precision + recall)
+
+
+def score_of(sentences, chosen):
+    return rouge_1_f1(
+        [sentences[i] for i in chosen], [sentence for i, sentence in enumerate(sentences) if i not in chosen]
+    )
+
+
+def slow_count(sentences, ratio):
+    return min(len(sentences), max(1, math.floor(Fraction(ratio).limit_denominator(1000) * len(sentences))))
+
+
+def slow_rouge(sentences, ratio):
+    ranked = sorted(range(len(sentences)), key=lambda i: (score_of(sentences, [i]), i))
+    return sorted(ranked[-slow_count(sentences, ratio) :])
+
+
+def slow_greedy_rouge(sentences, ratio):
+    chosen = []
+    for _ in range(slow_count(sentences, ratio)):
+        left = [i for i in range(len(sentences)) if i not in chosen]
+        chosen.append(max(left, key=lambda i: (score_of(sentences, [*chosen, i]), i)))
+    return sorted(chosen)
+
+
+def slow_continuous_rouge(sentences, ratio):
+    n = slow_count(sentences, ratio)
+    runs = [list(range(start, start + n)) for start in range(len(sentences) - n + 1)]
+    return max(runs, key=lambda run: (score_of(sentences, run), run))
+
+
+SLOW = {"rouge": slow_rouge, "greedy_rouge": slow_greedy_rouge, "continuous_rouge": slow_continuous_rouge}
+RATIOS = st.integers(1, 1000).map(lambda thousandths: thousandths / 1000)
+
+
+@pytest.mark.parametrize("strategy", SLOW)
+@given(sentences=st.lists(st.text("甲乙丙ab", max_size=6), min_size=1, max_size=9), ratio=RATIOS)
+def test_rouge_strategies_are_their_definitions(strategy, sentences, ratio):
+    assert STRATEGIES[strategy](sentences, ratio, random.Random(0)) == SLOW[strategy](sentences, ratio)
+
+
+@given(st.integers(1, 30), RATIOS, st.integers(0, 9))
+def test_the_number_of_gap_sentences(count, ratio, seed):
+    sentences = [chr(0x4E00 + i) for i in range(count)]
+    n = slow_count(sentences, ratio)
+    for strategy in ("random", "lead", "rouge", "greedy_rouge", "continuous_rouge", "hybrid"):
+        assert len(STRATEGIES[strategy](sentences, ratio, random.Random(seed))) == n
+    least = slow_count(sentences, ratio * DYNAMIC_MIN_RATIO)
+    assert least <= len(STRATEGIES["dynamic_rouge"](sentences, ratio, random.Random(seed))) <= n
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_random_picks_every_sentence_alike_the_last_one_too(count):
+    drawn = Counter(i for seed in range(4000) for i in STRATEGIES["random"](["句"] * count, 0.25, random.Random(seed)))
+    assert all(abs(drawn[i] - 4000 / count) < 150 for i in range(count)), drawn
+
+
+def test_hybrid_is_one_of_its_three_as_often_as_another():
+    taken = Counter()
+    for seed in range(900):
+        rng = random.Random(seed)
+        row = rng.choice(("random", "lead", "rouge"))
+        taken[row] += 1
+        expected = STRATEGIES[row](BY_HAND, 0.4, rng)
+        assert STRATEGIES["hybrid"](BY_HAND, 0.4, random.Random(seed)) == expected
+    assert all(abs(number - 300) < 75 for number in taken.values()), taken
+
+
+def test_dynamic_rouge_is_rouge_with_a_ratio_and_scores_drawn():
+    lengths = Counter()
+    for seed in range(300):
+        rng = random.Random(seed)
+        ratio = 0.9 * rng.uniform(DYNAMIC_MIN_RATIO, 1)
+        gaps = STRATEGIES["dynamic_rouge"](BY_HAND, 0.9, random.Random(seed))
+        assert gaps == rouge_gap_sentences(BY_HAND, ratio, rng, ROUGE_NOISE)
+        lengths[len(gaps)] += 1
+    assert set(lengths) == {1, 2, 3, 4}
+    # Scores of 2 against 4 lie further apart than the noise of 20 %; of 2 against 2 any may come first.
+    firsts = {tuple(rouge_gap_sentences(BY_HAND, 0.4, random.Random(seed), ROUGE_NOISE)) for seed in range(100)}
+    assert firsts == {(0, 4), (1, 4), (2, 4)}
+
+
+def test_words_are_jieba_s():
+    jieba = pytest.importorskip("jieba")
+    for sentence in ("他来到了网易杭研大厦，使用Python 3.11写程序。", "", "我们在北京大学学习自然语言处理"):
+        words = list(jieba.cut(sentence, HMM=False))
+        (coded,) = UNITS["word"]([sentence])
+        assert len(coded) == len(words)
+        assert [coded.index(code) for code in coded] == [words.index(word) for word in words]
+
+
+def test_words_decide_where_characters_would_choose_otherwise():
+    # The first has four characters in common with the others, the last two; of words each has 学习 alone: the later.
+    sentences = ["北京人学习", "京剧北城", "我们学习"]
+    chosen = {}
+    for unit, to_units in UNITS.items():
+        chosen[unit] = STRATEGIES["rouge"](to_units(sentences), 0.3, random.Random(0))
+    assert chosen == {"char": [0], "word": [2]}
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(SENTENCES, st.floats(0.01, 1))
 def test_source_and_target_hold_every_sentence_once_and_in_order(strategy, sentences, ratio):
-    gaps = STRATEGIES[strategy](sentences, ratio)
+    gaps = STRATEGIES[strategy](sentences, ratio, text_rng("".join(sentences)))
     assert gaps == sorted(set(gaps))
-    assert set(gaps) < set(range(len(sentences)))
+    assert set(gaps) <= set(range(len(sentences)))
     taken = "".join(sentences[i] for i in gaps)
     rest = "".join(sentence for i, sentence in enumerate(sentences) if i not in gaps)
-    source, target = pseudo_summary(sentences, ratio, strategy)
-    assert (source, target) in ((rest, taken), (taken, rest))
-    assert len(source) >= len(target)
+    assert pseudo_summary(sentences, ratio, strategy) == (rest, taken)
+    assert strategy != "lcs" or len(rest) >= len(taken)
+
+
+# What stands in the place of gap sentences
+
+
+def test_masks_by_hand():
+    sentences, gaps = ["一", "二", "三", "四", "五"], [0, 1, 3]
+    assert fill_gaps(sentences, gaps) == ["三", "五"]
+    assert fill_gaps(sentences, gaps, (1, 0, 0, 0)) == [MASK, MASK, "三", MASK, "五"]
+    assert fill_gaps(sentences, gaps, (1, 0, 0, 0), "joined") == [MASK, "三", MASK, "五"]
+    assert fill_gaps(sentences, gaps, (0, 0, 1, 0)) == sentences
+    swapped = fill_gaps(sentences, gaps, (0, 1, 0, 0), rng=random.Random(1))
+    assert [swapped[2], swapped[4]] == ["三", "五"]
+    assert set(swapped) <= set(sentences)
+
+
+def test_gaps_are_filled_at_the_rates_given():
+    sentences = [str(i) for i in range(10_000)]
+    drawn = Counter()
+    filled = fill_gaps(sentences, range(10_000), (0.4, 0.3, 0.2, 0.1), rng=random.Random(5))
+    drawn["mask"] = filled.count(MASK)
+    drawn["removed"] = 10_000 - len(filled)
+    for kind, rate in (("mask", 0.4), ("removed", 0.1)):
+        assert abs(drawn[kind] / 10_000 - rate) < 0.02
+    # Ten thousand thirds do not quite make 1: nothing falls through, and what has no share is never drawn.
+    assert len(fill_gaps(sentences, range(10_000), (1 / 3, 1 / 3, 1 / 3, 0), rng=random.Random(5))) == 10_000
+
+
+def test_pairs_of_a_document_with_masks():
+    text = "第一句说模型。第二句说数据。第三句说模型和数据。第四句。"
+    config = GapSentenceConfig("greedy_rouge", 0.5, sentence_split="sentences", mask_rates="1,0,0,0")
+    first, second, third, fourth = split_sentences(text)
+    gaps = STRATEGIES["greedy_rouge"]([first, second, third, fourth], 0.5, random.Random(0))
+    ((source, target),) = pseudo_pairs(text, config)
+    assert target == "".join([first, second, third, fourth][i] for i in gaps)
+    assert source == "".join(MASK if i in gaps else s for i, s in enumerate([first, second, third, fourth]))
+
+
+def test_a_mask_in_the_text_is_no_mask():
+    text = "他写道[MASK]。又写一遍。再写一遍。"
+    for rates, expected in (("1,0,0,0", "[mask]"), ("0,0,0,1", "[MASK]")):
+        config = GapSentenceConfig("lead", 0.3, sentence_split="sentences", mask_rates=rates)
+        ((source, target),) = pseudo_pairs(text, config)
+        assert target == f"他写道{expected}。"
+        assert source.count(MASK) == (rates == "1,0,0,0")
+
+
+def test_draws_depend_on_the_text_and_the_seed_alone():
+    text = "".join(f"第{i}句说的是{i * i}。" for i in range(60))
+    config = GapSentenceConfig("random", 0.3, sentence_split="sentences", mask_rates="0.5,0.2,0.2,0.1")
+    pairs = list(pseudo_pairs(text, config))
+    random.seed(99)
+    assert list(pseudo_pairs("另一篇。" * 9, config)) != pairs
+    assert list(pseudo_pairs(text, config)) == pairs
+    others = GapSentenceConfig("random", 0.3, sentence_split="sentences", mask_rates="0.5,0.2,0.2,0.1", seed=1)
+    assert list(pseudo_pairs(text, others)) != pairs
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_pair_has_a_blank_side(strategy):
+    config = GapSentenceConfig(strategy, 1.0, sentence_split="sentences")
+    for source, target in pseudo_pairs("一。二。三。\n\n \n", config):
+        assert source.strip()
+        assert target.strip()
 
 
 def test_a_short_document_has_no_pair():
@@ -94,11 +310,14 @@ def test_errors_name_the_rule_and_the_value():
     for sentences in ([], ["甲"]):
         with pytest.raises(OptionError, match=f"at least 2 sentences, got {len(sentences)}"):
             pseudo_summary(sentences)
-    with pytest.raises(OptionError, match="one of lcs, got best"):
+    with pytest.raises(OptionError, match=r"one of lcs, random, .*, got best"):
         pseudo_summary(["甲", "乙"], strategy="best")
     for ratio in (0, -1, 1.5, float("nan")):
         with pytest.raises(OptionError, match=f"gap_sentence_ratio .* got {ratio}"):
             GapSentenceConfig(gap_sentence_ratio=ratio)
-    for name in ("max_length", "workers"):
-        with pytest.raises(OptionError, match=f"{name} must be at least 1, got 0"):
-            GapSentenceConfig(**{name: 0})
+    for rates in ("1", "1,0,0", "1,1,0,0", "a,0,0,1", "-1,0,1,1", "nan,0,0,1", ""):
+        with pytest.raises(OptionError, match=f"mask_rates must be four numbers that make 1 .*, got {rates}"):
+            GapSentenceConfig(mask_rates=rates)
+    for name, value in (("max_length", 0), ("seed", -1), ("gap_sentence_unit", "byte"), ("mask_span", "all")):
+        with pytest.raises(OptionError, match=f"{name} must be .*, got {value}"):
+            GapSentenceConfig(**{name: value})
