@@ -28,7 +28,7 @@ dev: .venv/installed-dev
 	$(PIP) --no-build-isolation -r requirements/dev.txt
 	touch $@
 
-# What benchmarks/decoding.py compares with, apart from everything else. The index has torch without CUDA.
+# What the benchmarks of decoding and training compare with, apart from everything else. The index has torch without CUDA.
 bench-deps: .venv-bench/installed
 
 .venv-bench/installed: requirements/bench.txt

@@ -41,9 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 
     # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
-    from t5_pegasus.model import build_model
     from t5_pegasus.tokenizer import PegasusTokenizer
-    from t5_pegasus.training import LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH, Trainer, precision, seed_everything
+    from t5_pegasus.training import (
+        LEARNING_RATE,
+        LEARNING_RATE_FROM_SCRATCH,
+        Trainer,
+        build_for_training,
+        distributed,
+    )
 
     weights = flags.weights or pretrained_weights(model_dir)
     print(f"starting from {weights}" if weights else f"no pretrained weights in {model_dir}: training from scratch")
@@ -51,13 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rate = LEARNING_RATE if weights else LEARNING_RATE_FROM_SCRATCH
         config = dataclasses.replace(config, learning_rate=rate)
 
-    seed_everything(config.seed)
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    dropout = {} if config.dropout_rate is None else dict.fromkeys(names, config.dropout_rate)
-    with precision(config.mixed_precision):
-        t5 = build_model(model_dir, weights, with_lm="linear", **dropout)
     tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
-    Trainer(t5, tokenizer, config, data, flags.output_dir).fit(train, valid, flags.resume)
+    with distributed(config.distribute):
+        t5 = build_for_training(model_dir, weights, config)
+        Trainer(t5, tokenizer, config, data, flags.output_dir).fit(train, valid, flags.resume)
     print(f"the best weights are in {flags.output_dir / FINE_TUNED}")
     return 0
 

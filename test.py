@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for rank, hypothesis in enumerate(titles, 1):
                 print(FORMATS[output_format](identifier, rank, hypothesis), file=output, flush=True)
     if title.tokenizer.num_truncated:
-        print(f"{title.tokenizer.num_truncated} texts were cut to {data.max_source_length} tokens", file=sys.stderr)
+        cut = title.tokenizer.num_truncated
+        print(f"{cut} texts were longer than what is read of them (--max_source_length, --long_text)", file=sys.stderr)
     return 0
 
 

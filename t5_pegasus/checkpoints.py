@@ -165,7 +165,8 @@ def _write_checkpoint(path: Path, t5: Any) -> None:
             shape_and_slices=[""] * len(values),
             tensors=list(values.values()),
         )
-        # The index is renamed last: it is what makes a checkpoint be there.
+        # The index goes first and comes last: it is what makes a checkpoint be there, and it must be of these data.
+        path.with_name(f"{path.name}.index").unlink(missing_ok=True)
         for ending in (".data-00000-of-00001", ".index"):
             prefix.with_name(prefix.name + ending).replace(path.with_name(path.name + ending))
 

@@ -117,8 +117,29 @@ class ModelConfig:
         return {**dataclasses.asdict(self), "hidden_act": list(self.hidden_act)}
 
 
+class _Options:
+    """Dataclasses of options that can be made from what a caller gives."""
+
+    @classmethod
+    def make(cls, **options: Any) -> Self:
+        """Build from keyword arguments under any of a field's names, `topk=3` is `num_beams=3`.
+
+        Raises OptionError for an unknown name and for a value of another type or out of range.
+        """
+        names = {}
+        for field in dataclasses.fields(cast(Any, cls)):
+            names.update(dict.fromkeys((field.name, *field.metadata["aliases"]), field.name))
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for name, value in options.items():
+            _require(name in names, f"options are {', '.join(names)}", name)
+            _require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
+            values[names[name]] = _converted(name, value, hints[names[name]])
+        return cls(**values)
+
+
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Options):
     """How pairs are read from a file and cut to length. Lengths are in tokens and count [CLS] and [SEP]."""
 
     text_column: str | None = option(None, "column of the content; found by its usual names if not given")
@@ -138,8 +159,12 @@ class DataConfig:
         _check_choices(self)
 
 
+# Titles that are drawn of a text at once: with all of a large vocabulary to draw from, each takes megabytes.
+MOST_SAMPLES = 128
+
+
 @dataclasses.dataclass(frozen=True)
-class GenerationConfig:
+class GenerationConfig(_Options):
     """How titles are decoded, under Hugging Face's names. Lengths are in generated tokens, the final [SEP] counted.
 
     A title's score is `sum(log_probs) / length ** length_penalty`, where the log-probabilities are the model's own but
@@ -159,7 +184,7 @@ class GenerationConfig:
         1.0, "log-probabilities of tokens already written are multiplied by it; 1 is off"
     )
     suppress_tokens: tuple[int, ...] = option((), "ids of tokens that are never written, with commas between them")
-    title_prefix: str = option("", "what every title begins with")
+    title_prefix: str = option("", "what every title begins with, in the spelling that the tokenizer gives it")
     num_beam_groups: int = option(1, "groups that the beams are divided into, each to find other titles")
     diversity_penalty: float = option(0.0, "taken off for each earlier group that writes the same token at that place")
     do_sample: bool = option(False, "draw titles at random instead of searching for the best")
@@ -174,6 +199,8 @@ class GenerationConfig:
         _at_least(self, 0, "min_new_tokens", "no_repeat_ngram_size", "diversity_penalty", "top_k", "seed")
         for name in ("length_penalty", "repetition_penalty", "diversity_penalty", "temperature"):
             _require(math.isfinite(getattr(self, name)), f"{name} must be a finite number", getattr(self, name))
+        # Beyond, a length to this power is no longer a number.
+        _require(abs(self.length_penalty) <= 10, "length_penalty must be from -10 to 10", self.length_penalty)
         for name in ("repetition_penalty", "temperature"):
             _require(getattr(self, name) > 0, f"{name} must be above 0", getattr(self, name))
         _require(0 < self.top_p <= 1, "top_p must be above 0 and at most 1", self.top_p)
@@ -182,6 +209,12 @@ class GenerationConfig:
         _require(shortest <= limit, f"min_new_tokens must be at most max_new_tokens ({limit})", shortest)
         if self.do_sample:
             _require(self.num_beams == 1, "num_beams must be 1 with do_sample", self.num_beams)
+            most = MOST_SAMPLES
+            _require(
+                self.num_return_sequences <= most,
+                f"num_return_sequences must be at most {most}",
+                self.num_return_sequences,
+            )
         else:
             titles = self.num_return_sequences
             _require(
@@ -208,20 +241,6 @@ class GenerationConfig:
     def num_rows(self) -> int:
         """Titles of a text that are under way at once."""
         return self.num_return_sequences if self.do_sample else self.num_beams
-
-    @classmethod
-    def make(cls, **generation: Any) -> Self:
-        """Build from keyword arguments under any of a field's names: `topk=3` is `num_beams=3`."""
-        names = {}
-        for field in dataclasses.fields(cls):
-            names.update(dict.fromkeys((field.name, *field.metadata["aliases"]), field.name))
-        hints = get_type_hints(cls)
-        values: dict[str, Any] = {}
-        for name, value in generation.items():
-            _require(name in names, f"generation options are {', '.join(names)}", name)
-            _require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
-            values[names[name]] = _converted(name, value, hints[names[name]])
-        return cls(**values)
 
 
 # What a value of an option may be, in a sentence, and how it is told and made.

@@ -61,9 +61,7 @@ class ExportConfig:
             raise OptionError(f"quantize must be no or int8, got {self.quantize}")
 
 
-def export_model(
-    t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no", key: str | None = None
-) -> None:
+def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no") -> None:
     """Write the engine's directory, whole or not at all.
 
     Args:
@@ -71,14 +69,12 @@ def export_model(
         vocab_file: copied beside the graphs.
         output_dir: made; must not exist, or be empty.
         quantize: "no" for float32 or "int8".
-        key: noted in config.json; says what the graphs were made from (see `onnx_cache`).
 
     Raises OptionError for a directory that holds something.
     """
     ExportConfig(quantize)
     output_dir = Path(output_dir)
-    if output_dir.exists() and any(output_dir.iterdir()):
-        raise OptionError(f"output_dir must be empty or not exist, got {output_dir}")
+    check_output_dir(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
         folder = Path(temporary) / "model"
@@ -93,12 +89,14 @@ def export_model(
             onnx.checker.check_model(folder / name)
         shutil.copyfile(vocab_file, folder / "vocab.txt")
         settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET, "graphs": GRAPHS}
-        if key is not None:
-            settings["key"] = key
         (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        if output_dir.exists():
-            output_dir.rmdir()
         folder.replace(output_dir)
+
+
+def check_output_dir(output_dir: Path) -> None:
+    """Raise OptionError for a directory that holds something."""
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise OptionError(f"output_dir must be empty or not exist, got {output_dir}")
 
 
 class _Graph:
@@ -376,6 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, ExportConfig)
     flags = parser.parse_args(argv)
     config = cli.config_from(flags, ExportConfig)
+    check_output_dir(Path(flags.output_dir))
     model_dir = choose_model_dir(flags.model_dir)
     t5 = build_model(model_dir, find_weights(model_dir, flags.weights))
     export_model(t5, model_dir / "vocab.txt", flags.output_dir, config.quantize)

@@ -9,8 +9,8 @@ import numpy as np
 from .batching import pad
 from .tokenizer import PegasusTokenizer
 
-# Of one text: what bounds the encoder's memory. 64 windows of 256 tokens are some 20,000 characters.
-MOST_WINDOWS = 64
+# Of one text, whatever the windows: some 20,000 characters. Base keeps 73,728 bytes a token for cross-attention.
+MOST_TOKENS = 12_288
 
 
 def truncate(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
@@ -29,9 +29,8 @@ def head_tail(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[i
 
 
 def window(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
-    """Return the tokens of a text, as many as `MOST_WINDOWS` windows of `max_length` hold."""
-    size = max_length - 2
-    return tokenizer.encode(text, 2 + size + (MOST_WINDOWS - 1) * (size - _overlap(size)))
+    """Return the tokens of a text, to be read in windows of `max_length`; at most MOST_TOKENS."""
+    return tokenizer.encode(text, max(max_length, MOST_TOKENS))
 
 
 # What is read of a text: functions of tokenizer, text and max_source_length.

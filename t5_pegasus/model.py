@@ -5,10 +5,12 @@ classes below it, each with its reason. The layers stand in the order that stock
 Keras's `load_weights`, which goes by that order, takes weights from one to the other.
 """
 
+import contextlib
+import contextvars
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from .backend import bert4keras, keras, tf
 from .checkpoints import load_weights, named_variables
@@ -17,19 +19,31 @@ from .errors import CheckpointError, OptionError
 from .locations import pretrained_weights
 from .tokenizer import read_vocabulary
 
+_dropout_seed: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_seed", default=None)
+
+
+@contextlib.contextmanager
+def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
+    """Make dropout inside the `with` a pure function of `seed`, int32 [2], and of the layer.
+
+    Training derives the seed from the number of the step, so that there is no random state to save: a resumed run and
+    a layer that is computed twice draw the same numbers.
+    """
+    token = _dropout_seed.set(seed)
+    try:
+        yield
+    finally:
+        _dropout_seed.reset(token)
+
 
 class Dropout(keras.layers.Layer):  # type: ignore[misc]
-    """Dropout whose random state `tf.train.Checkpoint` saves, without being a weight of the model.
-
-    A resumed training so goes on with the very numbers of an uninterrupted one; Keras's own dropout cannot.
-    """
+    """Dropout whose numbers `dropout_seed` decides; outside of it TensorFlow's own random state does."""
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.rate = rate
-        # From numpy's random state, which `keras.utils.set_random_seed` fixes.
-        self.generator = tf.random.Generator.from_seed(int(np.random.randint(2**31)))
+        self.salt = zlib.crc32(self.name.encode()) % 2**31  # layers drop apart from each other
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
         """Set a share `rate` of the values to 0 and scale up the others; in inference change nothing."""
@@ -37,8 +51,13 @@ class Dropout(keras.layers.Layer):  # type: ignore[misc]
             return inputs
 
         def drop() -> tf.Tensor:
-            kept = self.generator.uniform(tf.shape(inputs)) >= self.rate
-            return tf.where(kept, inputs / (1 - self.rate), tf.zeros((), inputs.dtype))
+            seed = _dropout_seed.get()
+            shape = tf.shape(inputs)
+            if seed is None:
+                values = tf.random.uniform(shape)
+            else:
+                values = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, self.salt))
+            return tf.where(values >= self.rate, inputs / (1 - self.rate), tf.zeros((), inputs.dtype))
 
         return keras.backend.in_train_phase(drop, inputs, training=training)
 
@@ -107,13 +126,13 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
         scores = tf.where(visible, scores, tf.float32.min)
         weights = tf.nn.softmax(scores, axis=-1)
         if self.attention_dropout:
-            weights = self.weights_dropout(weights)
+            weights = self.weights_dropout(weights, training=kwargs.get("training"))
         return tf.einsum("bhqk,bkhd->bqhd", tf.cast(weights, value.dtype), value), scores
 
     def build(self, input_shape: Any) -> None:
         """Create the projections and the dropout; bert4keras makes a new dropout layer at each call."""
         super().build(input_shape)
-        self.weights_dropout = Dropout(self.attention_dropout or 0)
+        self.weights_dropout = Dropout(self.attention_dropout or 0, name=f"{self.name}-Weights-Dropout")
 
 
 # bert4keras's layers and what stands in for them. The weights and their names are the same.
@@ -194,6 +213,34 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
         kwargs["layers"] = self.layers
         self._encoder = PegasusEncoder(**{**kwargs, "name": f"{self.name}_Encoder"})
         self._decoder = PegasusDecoder(**{**kwargs, "name": f"{self.name}_Decoder"})
+
+
+def recompute_activations(t5: PegasusT5) -> None:
+    """Let training keep no activation from within attention and feed-forward layers, but compute them a second time.
+
+    The gradients are the same: dropout draws the same numbers inside `dropout_seed`.
+    """
+    for layer in t5.layers.values():
+        if isinstance(layer, bert4keras.layers.MultiHeadAttention | bert4keras.layers.FeedForward):
+            layer.call = _recomputed(layer.call)
+
+
+def _recomputed(call: Any) -> Any:
+    def recomputing(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Gradients go to arguments only; a causal mask, being bool, has none.
+        tensors = [inputs] if tf.is_tensor(inputs) else list(inputs)
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype.is_floating]
+
+        @tf.recompute_grad  # type: ignore[untyped-decorator]
+        def run(*floats: tf.Tensor) -> tf.Tensor:
+            filled = list(tensors)
+            for place, tensor in zip(places, floats, strict=True):
+                filled[place] = tensor
+            return call(filled[0] if tf.is_tensor(inputs) else filled, *args, **kwargs)
+
+        return run(*(tensors[place] for place in places))
+
+    return recomputing
 
 
 def build_model(

@@ -1,64 +1,92 @@
 """The exported form of weights, made once and kept beside them: what makes ONNX Runtime the default on a CPU."""
 
 import hashlib
-import json
+import re
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from .config import ModelConfig
+from .engines import approximates_gelu
 from .engines.onnx import GRAPHS
 
+# What an export has, and what only a finished one has.
+_FILES = ("encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data", "vocab.txt", "config.json")
+_HOUR = 3600
 
-def cached_export(model_dir: str | Path, weights: str | Path) -> Path:
-    """Return the directory `WEIGHTS.onnx` with the weights as `export` writes them; make it if it is not there.
 
-    It is made anew, saying so, when the weights, config.json or vocab.txt have changed since. Only then TensorFlow is
-    loaded. Raises OSError where it cannot be written.
+def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
+    """Return a directory in `WEIGHTS.onnx` with the weights as `export` writes them; make it if it is not there.
+
+    It is named by a hash of the weights and one of the model directory's files, so that a change makes another, and
+    nothing that may be in use is ever written to. Those of earlier weights are removed. TensorFlow is loaded only for
+    making one, which is said.
+
+    Returns: None, saying why, where nothing can be written beside the weights.
+
+    Raises OSError for files that cannot be read, OptionError for a model that ONNX Runtime's engine does not compute.
     """
     model_dir, weights = Path(model_dir), Path(weights)
+    approximates_gelu(ModelConfig.load(model_dir).hidden_act)
     folder = weights.with_name(f"{weights.name}.onnx")
-    key = _key(model_dir, weights)
-    if _is_of(folder, key):
-        return folder
+    of_weights = _hash(_files(weights))
+    of_model = _hash((model_dir / "config.json", model_dir / "vocab.txt"), str(GRAPHS))
+    target = folder / f"{of_weights}-{of_model}"
+    if _is_whole(target):
+        return target
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder) as temporary:
+            print(f"exporting {weights} to {folder}/ for ONNX Runtime, once", file=sys.stderr)
+            _export(model_dir, weights, Path(temporary), target)
+    except OSError as error:
+        print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
+        return None
+    _tidy(folder, of_weights)
+    return target
 
+
+def _export(model_dir: Path, weights: Path, temporary: Path, target: Path) -> None:
     from .export import export_model
     from .model import build_model
 
-    print(f"exporting {weights} to {folder} for ONNX Runtime, once", file=sys.stderr)
-    t5 = build_model(model_dir, weights)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        fresh = Path(temporary) / "model"
-        export_model(t5, model_dir / "vocab.txt", fresh, key=key)
-        if not _is_of(folder, key):  # someone else may have made it meanwhile
-            # A directory cannot be replaced by another in one step: who looks in between exports for himself.
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                fresh.replace(folder)
-            except OSError:
-                if not _is_of(folder, key):
-                    raise
-    return folder
+    export_model(build_model(model_dir, weights), model_dir / "vocab.txt", temporary / "model")
+    if target.exists() and not _is_whole(target):  # a part of it has been deleted
+        target.rename(temporary / "damaged")
+    try:
+        (temporary / "model").rename(target)
+    except OSError:
+        if not _is_whole(target):  # else another process has made the same meanwhile
+            raise
 
 
-def _key(model_dir: Path, weights: Path) -> str:
-    """Return a hash of everything that the exported form is made from."""
-    digest = hashlib.sha256(str(GRAPHS).encode())
-    beside = (
-        path
-        for path in weights.parent.iterdir()
-        if path.name.startswith((f"{weights.name}.index", f"{weights.name}.data-"))
-    )
-    parts = [weights] if weights.is_file() else sorted(beside)
-    for path in (model_dir / "config.json", model_dir / "vocab.txt", *parts):
+def _files(weights: Path) -> list[Path]:
+    """Return the files of weights: one, or those of a TensorFlow checkpoint."""
+    if weights.is_file():
+        return [weights]
+    names = (f"{weights.name}.index", f"{weights.name}.data-")
+    return sorted(path for path in weights.parent.iterdir() if path.name.startswith(names))
+
+
+def _hash(files: Iterable[Path], start: str = "") -> str:
+    digest = hashlib.sha256(start.encode())
+    for path in files:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
-def _is_of(folder: Path, key: str) -> bool:
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and settings.get("key") == key
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _FILES)
+
+
+def _tidy(folder: Path, of_weights: str) -> None:
+    """Remove the exports of other weights, and what runs that were killed have left."""
+    for path in folder.iterdir():
+        is_old_export = re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", path.name) and not path.name.startswith(of_weights)
+        is_left = path.name.startswith("tmp-") and time.time() - path.stat().st_mtime > _HOUR
+        if is_old_export or is_left:
+            shutil.rmtree(path, ignore_errors=True)

@@ -12,7 +12,7 @@ from .backend import bert4keras, keras, tf
 from .config import GenerationConfig
 from .errors import OptionError
 from .long_text import divide
-from .search import Candidate
+from .search import NOTHING, Candidate, check_prefix
 
 
 class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: ignore[misc]
@@ -65,7 +65,8 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
             raise OptionError(
                 "engine reference has beam search only; take keras or onnx for do_sample, num_beam_groups"
             )
-        context = self.encode(source_ids) if window is None else self.encode(source_ids, window)
+        check_prefix(prefix, config)
+        context = self.encode(source_ids, window)
         live = self.first_output_ids  # int [beams, 1 + generated tokens]
         sums = np.zeros(1)  # of log-probabilities, [beams]
         finished: list[Candidate] = []
@@ -91,7 +92,7 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
                 break
         else:
             finished += _candidates(live, sums, config.max_new_tokens, config)
-        return sorted(finished, key=lambda candidate: -candidate.score)[: config.num_return_sequences]
+        return sorted(finished, key=lambda candidate: -candidate.score)[: config.num_return_sequences] or [NOTHING]
 
     def search_batch(
         self,
@@ -103,9 +104,8 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
     ) -> list[list[Candidate]]:
         """Return the best titles of each source, one after the other; see `search` and `BatchDecoder.search_batch`."""
         wanted = [is_wanted is None or is_wanted(number) for number in range(len(sources))]
-        nothing = [Candidate((), -float("inf"))]
         return [
-            self.search(ids, config, prefix, window) if want else nothing
+            self.search(ids, config, prefix, window) if want else [NOTHING]
             for ids, want in zip(sources, wanted, strict=True)
         ]
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .config import GenerationConfig
-from .errors import OptionError
+from .errors import OptionError, PegasusError
 from .logits import NO_EDITS, Edits, find_edits
 
 _WHOLE_VOCABULARY = 2**31 - 1
+_LEAVE_BELOW = 0.75  # share of a batch that must be left for the others to be let go
 
 
 class Candidate(NamedTuple):
@@ -21,6 +22,9 @@ class Candidate(NamedTuple):
 
     ids: tuple[int, ...]
     score: float
+
+
+NOTHING = Candidate((), -float("inf"))  # where every continuation is forbidden
 
 
 class Engine(Protocol):
@@ -68,7 +72,8 @@ class _Source:
         self.slots = np.full(count, config.num_rows // count)
         self.finished: list[Candidate] = []
         # A text's samples hang on the seed and the text, not on what else is in the batch.
-        self.random = np.random.default_rng(None if config.seed is None else [config.seed, *ids])
+        if config.do_sample:
+            self.random = np.random.default_rng(None if config.seed is None else [config.seed, *ids])
 
     def force(self, token: int, tokens: np.ndarray, log_probs: np.ndarray) -> None:
         """Go on with a given token in every row; the candidates, int and float [rows, top], are all there are."""
@@ -103,7 +108,7 @@ class _Source:
         config = self.config
         if not len(self.sums):
             return True
-        if config.do_sample or len(self.finished) < config.num_return_sequences:
+        if config.do_sample or len(self._distinct(self.finished)) < config.num_return_sequences:
             return False
         if config.early_stopping:
             return True
@@ -111,7 +116,7 @@ class _Source:
         # is its present sum, divided for the next length or for the longest.
         lengths = (self.prefixes.shape[1] + 1, config.max_new_tokens)
         bound = max(float(self.sums.max()) / length**config.length_penalty for length in lengths)
-        worst = sorted(title.score for title in self.finished)[-config.num_return_sequences]
+        worst = sorted(title.score for title in self._distinct(self.finished))[-config.num_return_sequences]
         return bool(worst >= bound)
 
     def titles(self) -> list[Candidate]:
@@ -119,8 +124,14 @@ class _Source:
         found = self.finished
         if not found or self.prefixes.shape[1] == self.config.max_new_tokens:
             found = found + self._candidates(np.ones(len(self.sums), bool))
-        best = sorted(found, key=lambda title: -title.score)[: self.config.num_return_sequences]
-        return best or [Candidate((), -float("inf"))]
+        best = sorted(self._distinct(found), key=lambda title: -title.score)[: self.config.num_return_sequences]
+        return best or [NOTHING]
+
+    def _distinct(self, titles: list[Candidate]) -> list[Candidate]:
+        """Return each title once, with its best score: groups of beams may find the same, and samples shall."""
+        if self.config.num_beam_groups == 1:
+            return titles
+        return list({title.ids: title for title in sorted(titles, key=lambda title: title.score)}.values())
 
     def leader(self) -> Candidate:
         """Return the best of the finished and the unfinished titles."""
@@ -157,9 +168,8 @@ def best_beams(source: _Source, tokens: np.ndarray, log_probs: np.ndarray) -> Ch
 def sample(source: _Source, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
     """Draw one continuation of every row from the candidates that `temperature` and `top_p` leave."""
     config = source.config
-    scaled = log_probs / config.temperature
     with np.errstate(invalid="ignore"):  # a row in which every token is forbidden: -inf minus -inf
-        weights = np.nan_to_num(np.exp(scaled - scaled[:, :1]))
+        weights = np.nan_to_num(np.exp((log_probs - log_probs[:, :1]) / config.temperature))
     totals = weights.sum(axis=1, keepdims=True)
     before = np.cumsum(weights, axis=1) - weights
     weights[before >= config.top_p * totals] = 0  # the fewest tokens that reach top_p together stay
@@ -236,33 +246,36 @@ class BatchDecoder:
         is_wanted: Callable[[int], bool] | None,
     ) -> Iterator[None]:
         """Move the searches of the sources on, and yield after each step."""
-        if len(prefix) >= config.max_new_tokens:
-            raise OptionError(
-                f"max_new_tokens must be more than title_prefix has ({len(prefix)}), got {config.max_new_tokens}"
-            )
+        check_prefix(prefix, config)
         for place, search in enumerate(searches):
             search.place = place
-        live, width = list(enumerate(searches)), 1
+        batch = live = list(range(len(searches)))
+        width = 1
         state = self.engine.start(sources, window)
-        top = config.num_beams if not config.do_sample else config.top_k or _WHOLE_VOCABULARY
+        top = min(config.top_k or _WHOLE_VOCABULARY, _WHOLE_VOCABULARY) if config.do_sample else config.num_beams
         for position in range(config.max_new_tokens):
             live = [
-                (number, search)
-                for number, search in live
-                if not search.is_settled() and (is_wanted is None or is_wanted(number))
+                number
+                for number in live
+                if not searches[number].is_settled() and (is_wanted is None or is_wanted(number))
             ]
             if not live:
                 break
-            batch = [search for _, search in live]
-            tokens, parents, places = self._layout(batch, width)
-            width = tokens.shape[1]
+            # To leave the batch means a copy of all that stay: so they leave several at a time.
+            if len(live) <= _LEAVE_BELOW * len(batch):
+                batch = live
+            step = _Step([searches[number] for number in batch], [number in live for number in batch], width)
+            width = step.width
             forced = position < len(prefix)
-            edits = NO_EDITS if forced else self._edits(batch, width, config)
+            edits = NO_EDITS if forced else step.edits(self.end_id, config)
+            tokens = step.tokens(self.start_id)
             count = _WHOLE_VOCABULARY if forced else top
-            state, tokens, log_probs = self.engine.step(state, tokens, parents, places, edits, count)
-            for place, search in enumerate(batch):
-                rows = len(search.sums)
-                search.place = place
+            state, tokens, log_probs = self.engine.step(state, tokens, step.parents(), step.places(), edits, count)
+            if np.isnan(log_probs).any():
+                raise PegasusError(
+                    "the model gives no numbers (NaN): damaged weights, or an overflow in half precision"
+                )
+            for place, search, rows in step.rows():
                 found = tokens[place, :rows], log_probs[place, :rows].astype(np.float64)
                 if forced:
                     search.force(prefix[position], *found)
@@ -270,23 +283,58 @@ class BatchDecoder:
                     search.advance(*found, self.end_id)
             yield
 
-    def _layout(self, live: list[_Source], previous_width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what `Engine.step` takes: tokens, parents, sources.
 
-        Every source has as many rows as the one with most; the rows it does not need repeat its first one.
-        """
-        width = max(len(source.sums) for source in live)
-        places = np.array([source.place for source in live], np.int32)
-        tokens = np.full((len(live), width), self.start_id, np.int32)
-        parents = np.repeat(places[:, None] * previous_width, width, axis=1)
-        for place, source in enumerate(live):
-            rows = len(source.sums)
-            if source.prefixes.shape[1]:
-                tokens[place, :rows] = source.prefixes[:, -1]
-            parents[place, :rows] += source.parents
-        return tokens, parents, places
+class _Step:
+    """How the rows of some searches are laid out for a step of the engine.
 
-    def _edits(self, live: list[_Source], width: int, config: GenerationConfig) -> Edits:
-        found = [find_edits(source.prefixes, self.end_id, config) for source in live]
-        pairs = [edits.pairs + np.array([place * width, 0], np.int32) for place, edits in enumerate(found)]
-        return Edits(np.concatenate(pairs), np.concatenate([edits.factors for edits in found]))
+    Every search has as many rows as the one with most; those that it does not need repeat its first one.
+    """
+
+    def __init__(self, searches: list[_Source], is_live: list[bool], previous_width: int) -> None:
+        self._searches = searches
+        self._counts = [len(search.sums) if live else 0 for search, live in zip(searches, is_live, strict=True)]
+        self._previous_width = previous_width
+        self.width = max(self._counts)
+
+    def rows(self) -> Iterator[tuple[int, _Source, int]]:
+        """Yield place, search and number of rows of each that is live, and note its place for the next step."""
+        for place, (search, count) in enumerate(zip(self._searches, self._counts, strict=True)):
+            search.place = place
+            if count:
+                yield place, search, count
+
+    def tokens(self, start_id: int) -> np.ndarray:
+        """Return the last token of each row, int32 [sources, width]."""
+        tokens = np.full((len(self._searches), self.width), start_id, np.int32)
+        for row, search, count in zip(tokens, self._searches, self._counts, strict=True):
+            if search.prefixes.shape[1]:
+                row[:count] = search.prefixes[:count, -1]
+        return tokens
+
+    def places(self) -> np.ndarray:
+        """Return the place of each source in the step before, int32 [sources]."""
+        return np.array([search.place for search in self._searches], np.int32)
+
+    def parents(self) -> np.ndarray:
+        """Return the row of each row in the step before, int32 [sources, width]."""
+        parents = np.repeat(self.places()[:, None] * self._previous_width, self.width, axis=1)
+        for row, search, count in zip(parents, self._searches, self._counts, strict=True):
+            row[:count] += search.parents[:count]
+        return parents
+
+    def edits(self, end_id: int, config: GenerationConfig) -> Edits:
+        """Return what the filters say of the rows."""
+        live = [(place, search) for place, search in enumerate(self._searches) if self._counts[place]]
+        pairs, factors = find_edits(np.concatenate([search.prefixes for _, search in live]), end_id, config)
+        if not len(pairs):
+            return NO_EDITS
+        rows = np.concatenate([place * self.width + np.arange(self._counts[place]) for place, _ in live])
+        return Edits(np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1).astype(np.int32), factors)
+
+
+def check_prefix(prefix: Sequence[int], config: GenerationConfig) -> None:
+    """Raise OptionError where the token ids that every title begins with leave no room for more."""
+    if len(prefix) >= config.max_new_tokens:
+        raise OptionError(
+            f"max_new_tokens must be more than title_prefix has ({len(prefix)}), got {config.max_new_tokens}"
+        )

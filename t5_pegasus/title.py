@@ -14,7 +14,7 @@ from .config import DataConfig, GenerationConfig
 from .errors import OptionError
 from .locations import find_weights, is_exported
 from .long_text import LONG_TEXT
-from .search import BatchDecoder
+from .search import BatchDecoder, check_prefix
 from .tokenizer import PegasusTokenizer
 
 
@@ -132,19 +132,18 @@ class AutoTitle:
                 raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
             return cls._of_exported(model_dir, tokenizer)
         weights = find_weights(model_dir, weights, output_dir)
-        if engine == "auto":
-            engine = _choose_engine()
-        if engine == "onnx":
+        chosen = _choose_engine() if engine == "auto" else engine
+        if chosen == "onnx":
             from .onnx_cache import cached_export
 
-            try:
-                return cls._of_exported(cached_export(model_dir, weights), tokenizer)
-            except OSError as error:
-                print(f"cannot export beside {weights} ({error.strerror}), using engine keras", file=sys.stderr)
-                engine = "keras"
+            exported = cached_export(model_dir, weights)
+            if exported is not None:
+                return cls._of_exported(exported, tokenizer)
+            chosen = "keras" if engine == "auto" else engine
+            print(f"using engine {chosen} on the model in memory", file=sys.stderr)
         from .model import build_model
 
-        return cls(build_model(model_dir, weights), tokenizer, engine)
+        return cls(build_model(model_dir, weights), tokenizer, chosen)
 
     @classmethod
     def _of_exported(cls, model_dir: Path, tokenizer: PegasusTokenizer) -> Self:
@@ -193,7 +192,7 @@ class AutoTitle:
             progress: show a bar on standard error.
             generation: fields of GenerationConfig, under any of their names.
         """
-        data = DataConfig(max_source_length=max_source_length, long_text=long_text)
+        data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
         return list(self.iterate(texts, GenerationConfig.make(**generation), data, progress))
 
     def stream(
@@ -203,36 +202,44 @@ class AutoTitle:
         long_text: str = DataConfig.long_text,
         **generation: Any,
     ) -> Iterator[Hypothesis]:
-        """Yield the best title so far each time that it changes; the last one is what `generate` returns.
+        """Return the best titles so far, each time that the text changes; the last one is what `generate` returns.
 
         With several beams a title may be replaced by another that does not begin as it did.
 
         Args: as of `generate_n_best`.
         """
         config = GenerationConfig.make(**generation)
-        source = self._encode(text, DataConfig(max_source_length=max_source_length, long_text=long_text))
+        data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
+        return self._stream(self._encode(text, data), config, self._prefix(config), _window(data))
+
+    def _stream(
+        self, source: list[int], config: GenerationConfig, prefix: list[int], window: int | None
+    ) -> Iterator[Hypothesis]:
         if not source:
             yield Hypothesis("", 0.0, ())
             return
-        window = max_source_length if long_text == "window" else None
-        last = None
-        for ids, score in self.decoder.stream(source, config, self._prefix(config), window):
-            if ids != last:
-                yield Hypothesis(self.tokenizer.decode(ids), score, ids)
-            last = ids
+        waiting: Hypothesis | None = None  # until the text changes: the last of equal texts is the finished one
+        for ids, score in self.decoder.stream(source, config, prefix, window):
+            hypothesis = Hypothesis(self.tokenizer.decode(ids), score, ids)
+            if waiting is not None and waiting.text != hypothesis.text:
+                yield waiting
+            waiting = hypothesis
+        if waiting is not None:
+            yield waiting
 
     def iterate(
         self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool = False
     ) -> Iterator[list[Hypothesis]]:
         """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
         prefix = self._prefix(config)
-        window = data.max_source_length if data.long_text == "window" else None
+        window = _window(data)
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
                 sources = [self._encode(text, data) for text in texts[start : start + _TEXTS_AT_A_TIME]]
                 found = [[Hypothesis("", 0.0, ())]] * len(sources)  # what an empty text has
                 rows = [row for row, source in enumerate(sources) if source]
-                lengths = [len(sources[row]) for row in rows]
+                # A long title takes as much room as a long text.
+                lengths = [max(len(sources[row]), config.max_new_tokens) for row in rows]
                 for batch in budget_batches(lengths, config.batch_tokens // config.num_rows):
                     candidates = self.decoder.search_batch(
                         [sources[rows[place]] for place in batch], config, prefix, window
@@ -252,8 +259,23 @@ class AutoTitle:
         return LONG_TEXT[data.long_text](self.tokenizer, text, data.max_source_length)
 
     def _prefix(self, config: GenerationConfig) -> list[int]:
-        """Return the tokens every title begins with; raise OptionError for a suppressed token that is none."""
-        size = self.tokenizer.vocab_size
+        """Return the tokens that every title begins with.
+
+        Raises OptionError for a prefix that the vocabulary cannot spell or that is forbidden, and for a suppressed
+        token that there is not.
+        """
+        size, text = self.tokenizer.vocab_size, config.title_prefix
         if max(config.suppress_tokens, default=0) >= size:
             raise OptionError(f"suppress_tokens must be ids below {size}, got {max(config.suppress_tokens)}")
-        return self.tokenizer.encode(config.title_prefix)[1:-1]
+        prefix = self.tokenizer.encode(text)[1:-1]
+        if self.tokenizer.unk_id in prefix or (text and not prefix):
+            raise OptionError(f"title_prefix must be made of what the vocabulary has, got {text!r}")
+        if set(prefix) & set(config.suppress_tokens):
+            raise OptionError(f"title_prefix must hold none of suppress_tokens, got {text!r}")
+        check_prefix(prefix, config)
+        return prefix
+
+
+def _window(data: DataConfig) -> int | None:
+    """Return how many tokens the encoder reads at a time, None where it reads all that there are."""
+    return data.max_source_length if data.long_text == "window" else None

@@ -102,7 +102,7 @@ def test_generation_options_have_several_names():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beams": 3}, "generation options are num_beams, topk, max_new_tokens, maxlen, .*, got beams"),
+        ({"beams": 3}, "options are num_beams, topk, max_new_tokens, maxlen, .*, got beams"),
         ({"num_beams": 3, "topk": 3}, "num_beams is given twice, also as topk, got 3"),
         ({"maxlen": 3, "max_new_tokens": 4}, "max_new_tokens is given twice, also as max_new_tokens, got 4"),
         ({"topk": True}, "topk must be a whole number, got True"),
@@ -123,6 +123,7 @@ def test_generation_options_have_several_names():
         ({"suppress_tokens": [4, "5"]}, "suppress_tokens must be a whole number, got '5'"),
         ({"suppress_tokens": [-1]}, r"suppress_tokens must be ids, got \(-1,\)"),
         ({"do_sample": True, "num_beams": 2}, "num_beams must be 1 with do_sample, got 2"),
+        ({"do_sample": True, "num_return_sequences": 129}, "num_return_sequences must be at most 128, got 129"),
         ({"temperature": 0.5}, "temperature is only for do_sample, got 0.5"),
         ({"top_k": 5}, "top_k is only for do_sample, got 5"),
         ({"top_p": 0.5}, "top_p is only for do_sample, got 0.5"),
@@ -153,7 +154,7 @@ def test_generation_options_that_cannot_be_used_are_refused(options, message):
         (GenerationConfig, "num_beams", (0, -1), (1,)),
         (GenerationConfig, "max_new_tokens", (0, -1), (1,)),
         (GenerationConfig, "min_new_tokens", (-1, 33), (0, 32)),
-        (GenerationConfig, "length_penalty", (NAN, INF, -INF), (-2.0, 0, 1.5)),
+        (GenerationConfig, "length_penalty", (NAN, INF, -INF, 11.0, -300.0), (-2.0, 0, 1.5)),
         (GenerationConfig, "no_repeat_ngram_size", (-1,), (0,)),
         (GenerationConfig, "num_return_sequences", (0, 2), (1,)),
         (GenerationConfig, "batch_tokens", (0,), (1,)),

@@ -29,7 +29,7 @@ class ToyDecoder(ReferenceDecoder):
         random = np.random.default_rng(seed)
         self.table = random.dirichlet(np.full(4, 0.7), size=(4, 4))
 
-    def encode(self, source_ids):
+    def encode(self, source_ids, window=None):
         return np.zeros((len(source_ids), 1))
 
     @wraps(default_rtype="probas")

@@ -8,7 +8,7 @@ import scipy.stats
 from test_reference import END, START, ToyDecoder
 
 from t5_pegasus.config import GenerationConfig
-from t5_pegasus.errors import OptionError
+from t5_pegasus.errors import OptionError, PegasusError
 from t5_pegasus.search import BatchDecoder
 
 
@@ -51,6 +51,7 @@ OPTIONS = [
     {"num_beams": 4, "num_return_sequences": 3},
     {"num_beams": 3, "length_penalty": 1.0},
     {"num_beams": 3, "length_penalty": -0.7, "num_return_sequences": 2},
+    {"num_beams": 3, "length_penalty": -4.0},
     {"num_beams": 5, "min_new_tokens": 3, "no_repeat_ngram_size": 2},
     {"num_beams": 8, "no_repeat_ngram_size": 1, "length_penalty": 2.0, "num_return_sequences": 8},
     {"num_beams": 4, "repetition_penalty": 1.7, "suppress_tokens": (2,)},
@@ -83,12 +84,25 @@ def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
     np.testing.assert_allclose([scores[title.ids] for title in found], best, rtol=1e-9)
 
 
+@pytest.mark.parametrize("length_penalty", [-4.0, -1.0, 0.0, 2.0])
+def test_a_search_ends_no_earlier_than_it_may(length_penalty):
+    """However the length counts: with a search that never ends early, the titles are the same."""
+    decoders = [ToyDecoder(seed) for seed in range(60)]
+    sources = [[number] for number in range(60)]
+    config = GenerationConfig(num_beams=2, max_new_tokens=12, length_penalty=length_penalty)
+    found = BatchDecoder(ToyEngine(decoders), START, END).search_batch(sources, config)
+    for (title,), decoder in zip(found, decoders, strict=True):
+        expected = decoder.search([1], config)[0]
+        assert title.ids == expected.ids
+        assert title.score == pytest.approx(expected.score)
+
+
 def test_finished_sources_and_beams_leave_the_batch():
     decoders = [ToyDecoder(seed) for seed in range(60)]
     engine = ToyEngine(decoders)
     config = GenerationConfig(num_beams=4, max_new_tokens=50)
     BatchDecoder(engine, START, END).search_batch([[number] for number in range(60)], config)
-    assert engine.rows_computed < 0.25 * 60 * 4 * 50
+    assert engine.rows_computed < 500  # of 12,000; some 4,000 would be live to the last, with no hope
 
 
 def test_early_stopping_takes_the_first_that_end():
@@ -143,7 +157,10 @@ def slow_diverse_search(decoder, config):
             last = length == config.max_new_tokens
             finished[number] += [title for title in kept if title[0][-1] == END or last]
             groups[number] = [title for title in kept if title[0][-1] != END and not last]
-    return sorted(itertools.chain(*finished), key=lambda title: -title[1])
+    best = {}
+    for ids, score in itertools.chain(*finished):
+        best[ids] = max(score, best.get(ids, -np.inf))
+    return sorted(best.items(), key=lambda title: -title[1])
 
 
 @pytest.mark.parametrize(("beams", "groups"), [(2, 2), (4, 2), (6, 3)])
@@ -193,8 +210,10 @@ def next_token_probabilities(decoder, ids, config):
 @pytest.mark.parametrize("options", SAMPLING, ids=str)
 def test_samples_follow_the_distribution(options):
     decoder = ToyDecoder(5)
-    config = GenerationConfig(do_sample=True, max_new_tokens=3, num_return_sequences=5000, seed=1, **options)
-    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], config)
+    found = []
+    for seed in range(40):
+        config = GenerationConfig(do_sample=True, max_new_tokens=3, num_return_sequences=128, seed=seed, **options)
+        found += BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], config)[0]
     expected = {}
     live = {(): 1.0}
     for _ in range(config.max_new_tokens):
@@ -251,6 +270,19 @@ def test_a_stream_grows_to_what_the_batch_finds(options):
         assert len(partial) <= 6
         if config.num_beams == 1:
             assert all(title.ids == final.ids[: len(title.ids)] for title in partial)
+
+
+def test_nothing_but_what_is_forbidden_is_an_empty_title():
+    config = GenerationConfig(num_beams=2, suppress_tokens=(0, 1, 2, 3))
+    (found,) = BatchDecoder(ToyEngine([ToyDecoder(0)]), START, END).search_batch([[0]], config)
+    assert found == ToyDecoder(0).search([1], config) == [((), -np.inf)]
+
+
+def test_a_model_that_gives_no_numbers_is_told():
+    decoder = ToyDecoder(0)
+    decoder.table[:] = np.nan
+    with pytest.raises(PegasusError, match="gives no numbers"):
+        BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], GenerationConfig())
 
 
 def test_a_source_that_is_no_longer_wanted_leaves_the_batch():

@@ -9,6 +9,7 @@ from t5_pegasus.backend import bert4keras
 from t5_pegasus.config import ModelConfig
 from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
+from t5_pegasus.long_text import LONG_TEXT
 
 
 def test_a_list_gets_the_titles_of_its_texts_in_order(trained_title, sample_pairs):
@@ -96,11 +97,13 @@ def test_a_stream_ends_in_the_title(trained_title, sample_pairs):
     for options in ({}, {"num_beams": 3}, {"do_sample": True, "seed": 4}):
         *partial, final = trained_title.stream(text, **options)
         assert final == trained_title.generate_n_best([text], **options)[0][0]
-        assert len({hypothesis.ids for hypothesis in (*partial, final)}) == len(partial) + 1
+        assert all(before.text != after.text for before, after in itertools.pairwise((*partial, final)))
         assert len(partial) > 2
     greedy = [hypothesis.text for hypothesis in trained_title.stream(text)]
     assert all(after.startswith(before) for before, after in itertools.pairwise(greedy))
     assert [hypothesis.text for hypothesis in trained_title.stream(" \n")] == [""]
+    with pytest.raises(OptionError, match="num_beams must be at least 1"):
+        trained_title.stream(text, num_beams=0)
 
 
 def test_titles_begin_with_the_prefix(trained_title, sample_pairs):
@@ -109,6 +112,12 @@ def test_titles_begin_with_the_prefix(trained_title, sample_pairs):
         assert all(hypothesis.text.startswith("关于新的") for hypothesis in titles)
     with pytest.raises(OptionError, match="max_new_tokens must be more than title_prefix has"):
         trained_title.generate(texts[0], title_prefix="关于新的方法和理论", max_new_tokens=2)
+    for prefix in ("😀标题", " "):
+        with pytest.raises(OptionError, match="title_prefix must be made of what the vocabulary has"):
+            trained_title.generate(texts[0], title_prefix=prefix)
+    token = trained_title.tokenizer.encode("关于")[1]
+    with pytest.raises(OptionError, match="title_prefix must hold none of suppress_tokens"):
+        trained_title.generate(texts[0], title_prefix="关于", suppress_tokens=[token])
 
 
 def test_suppressed_tokens_are_never_written(trained_title, sample_pairs):
@@ -135,7 +144,9 @@ def test_a_long_text_can_be_read_by_its_ends_or_whole(trained_title, sample_pair
     for long_text in ("truncate", "head_tail", "window"):
         assert trained_title.generate_n_best([first], 300, long_text) == trained_title.generate_n_best([first], 300)
     both = first + second
-    titles = [trained_title.generate_n_best([both], 60, name)[0][0].ids for name in ("truncate", "head_tail", "window")]
-    assert len(set(titles)) > 1
+    scores = [trained_title.generate_n_best([both], 60, name)[0][0].score for name in LONG_TEXT]
+    assert len(set(scores)) == 3
     with pytest.raises(OptionError, match="long_text must be one of truncate, head_tail, window, got tail"):
         trained_title.generate_n_best([first], long_text="tail")
+    with pytest.raises(OptionError, match="max_source_length must be a whole number, got '300'"):
+        trained_title.generate_n_best([first], "300")

@@ -36,7 +36,7 @@ class OnnxEngine:
     def __init__(self, model_dir: str | Path, num_threads: int = 0) -> None:
         model_dir = Path(model_dir)
         options = onnxruntime.SessionOptions()
-        # By itself the runtime counts the machine's cores, not those this process may use (a container's, a worker's).
+        # By itself the runtime counts the machine's cores, not those this process may run on (its CPU affinity).
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         options.intra_op_num_threads = num_threads or (allowed if allowed < (os.cpu_count() or 1) else 0)
         options.log_severity_level = 3
@@ -49,7 +49,7 @@ class OnnxEngine:
                 for name in ("encoder.onnx", "decoder.onnx")
             )
         except Exception as error:  # the runtime's own errors have no common base
-            raise CheckpointError(f"{model_dir} is not an exported model: {error}") from error
+            raise CheckpointError(f"{model_dir} is not an exported model, or damaged: {error}") from error
         self._heads, self._head_size = config["num_attention_heads"], config["attention_head_size"]
         self._vocab_size = config["vocab_size"]
         self._encoder_outputs = [output.name for output in self._encoder.get_outputs()]

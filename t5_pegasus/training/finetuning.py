@@ -1,0 +1,177 @@
+"""Fine-tuning: the loop over epochs, the scores after each, and going on after a stop."""
+
+import functools
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from ..backend import tf
+from ..batching import Batch, pair_batches
+from ..checkpoints import save_weights
+from ..config import DataConfig, TrainingConfig
+from ..errors import DataError, OptionError
+from ..examples import Example
+from ..locations import FINE_TUNED
+from ..metrics import METRICS, score
+from ..title import AutoTitle
+from ..tokenizer import PegasusTokenizer
+from .distribution import from_chief, is_chief
+from .optimizer import WarmupLinearDecay, make_optimizer
+from .pairs import PairSource, count_targets, encode_pairs, load_part
+from .state import Row, TrainingState, check_finite, one_line_errors, write_log
+from .step import TrainStep
+
+# Peak rates of AdamW where none is given, for a model with weights and for one that starts from nothing.
+LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-4, 1e-3
+
+LOG_FILE = "training_log.csv"
+STATE_DIR = "training_state"
+
+_METRIC_NAMES = [name for metric in METRICS.values() for name in metric.names]
+
+
+def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: int) -> list[list[Batch]]:
+    """Return the batches of each step of an epoch.
+
+    The order depends on seed and epoch alone, so that a resumed training sees what an uninterrupted one would.
+    """
+    random = np.random.default_rng((config.seed, epoch))
+    batches = pair_batches(
+        pairs.lengths, config.per_device_train_batch_size, config.pad_to_multiple_of, random, devices
+    )
+    together = config.gradient_accumulation_steps
+    return [batches[first : first + together] for first in range(0, len(batches), together)]
+
+
+class Trainer:
+    """Fine-tunes a model on pairs, scoring generated titles after each epoch.
+
+    `best_model.weights` in the output directory has the best epoch's weights, `training_log.csv` and `tensorboard/` the
+    curve, `training_state/` what `resume` needs: all written whole or not at all.
+
+    Args:
+        t5: a model that gives logits (`build_model(..., with_lm="linear")`), built under `precision(...)`, and inside
+            `distributed(...)`, where everything else is to be done too.
+        tokenizer: of its vocabulary.
+        config, data: options.
+        output_dir: where files go; made if missing.
+    """
+
+    def __init__(
+        self, t5: Any, tokenizer: PegasusTokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
+    ) -> None:
+        self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
+        self.output_dir = Path(output_dir)
+        self.title = AutoTitle(t5, tokenizer)
+
+    def fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool = False) -> list[Row]:
+        """Train and return a row of figures for each epoch, those before a resumed stop included.
+
+        Without `resume` what an earlier run left is put out of the way: its state and log are removed, its best weights
+        are kept as `best_model.weights.previous` once there are new ones.
+
+        Raises DataError for an empty data set, OptionError for an unknown metric or where there is nothing to resume,
+        CheckpointError where the state is not of this model or a file cannot be written, PegasusError where training
+        runs out of memory or diverges.
+        """
+        if not train or not valid:
+            raise DataError(
+                f"training needs at least one pair to train and one to validate, got {len(train)}, {len(valid)}"
+            )
+        if self.config.metric_for_best_model not in _METRIC_NAMES:
+            raise OptionError(
+                f"metric_for_best_model must be one of {', '.join(_METRIC_NAMES)}, "
+                f"got {self.config.metric_for_best_model}"
+            )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        with one_line_errors(self.output_dir, "--batch_size, --max_source_length or --max_target_length"):
+            return self._fit(train, valid, resume)
+
+    def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:
+        config = self.config
+        pairs = encode_pairs(self.tokenizer, train, self.data)
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        steps = len(epoch_steps(pairs, config, devices, 1)) * config.num_train_epochs
+        schedule = WarmupLinearDecay(
+            config.learning_rate or LEARNING_RATE, math.ceil(steps * config.warmup_ratio), steps
+        )
+        optimizer = make_optimizer(self.t5, config, schedule)
+        step = TrainStep(self.t5, optimizer, config)
+        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, keep=1)
+        history: list[Row] = []
+        if resume:
+            if not state.exists:
+                raise OptionError(f"nothing to resume in {state.folder}; start without --resume")
+            history = state.restore()["history"]
+            print(f"going on after epoch {len(history)}")
+        elif is_chief():
+            shutil.rmtree(state.folder, ignore_errors=True)
+            (self.output_dir / LOG_FILE).unlink(missing_ok=True)
+        with tf.summary.create_file_writer(str(self.output_dir / "tensorboard")).as_default():
+            for epoch in range(len(history) + 1, config.num_train_epochs + 1):
+                if self._should_stop(history):
+                    print(
+                        f"no better {config.metric_for_best_model} in {config.early_stopping_patience} epochs: stopping"
+                    )
+                    break
+                row = {"epoch": epoch, **self._train_epoch(step, pairs, epoch)}
+                row |= from_chief(_METRIC_NAMES, lambda: self._validate(valid))
+                best_before = max((past[config.metric_for_best_model] for past in history), default=-1.0)
+                history.append(row)
+                print(", ".join(f"{name} {_shown(value)}" for name, value in row.items()), flush=True)
+                for name, value in row.items():
+                    tf.summary.scalar(name, value, step=epoch)
+                if not is_chief():
+                    continue
+                if row[config.metric_for_best_model] > best_before:
+                    if best_before < 0:
+                        self._keep_previous()
+                    save_weights(self.t5, self.output_dir / FINE_TUNED)
+                write_log(self.output_dir / LOG_FILE, history)
+                state.save(epoch, {"history": history})
+        return history
+
+    def _keep_previous(self) -> None:
+        best = self.output_dir / FINE_TUNED
+        if best.exists():
+            best.replace(best.with_name(f"{FINE_TUNED}.previous"))
+            print(f"the {FINE_TUNED} of an earlier run is now {FINE_TUNED}.previous", file=sys.stderr)
+
+    def _train_epoch(self, step: TrainStep, pairs: PairSource, epoch: int) -> Row:
+        losses, accuracies = [], []
+        steps = epoch_steps(pairs, self.config, step.num_devices, epoch)
+        with tqdm.tqdm(steps, desc=f"epoch {epoch}", unit="step", dynamic_ncols=True) as bar:
+            for index, batches in enumerate(bar):
+                loads = [functools.partial(load_part, pairs, batch) for batch in batches]
+                loss, accuracy = step((epoch - 1) * len(steps) + index, loads, count_targets(pairs, batches))
+                losses.append(float(loss))
+                check_finite(losses[-1], f"step {len(losses)} of epoch {epoch}", self.config)
+                accuracies.append(float(accuracy))
+                bar.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
+        return {"loss": float(np.mean(losses)), "accuracy": float(np.mean(accuracies))}
+
+    def _validate(self, valid: Sequence[Example]) -> Row:
+        chosen = valid[: self.config.max_eval_samples]
+        titles = self.title.generate(
+            [example.content for example in chosen],
+            topk=self.config.eval_num_beams,
+            max_new_tokens=self.data.max_target_length,
+            max_source_length=self.data.max_source_length,
+            progress=sys.stderr.isatty(),
+        )
+        return score(titles, [example.title for example in chosen])
+
+    def _should_stop(self, history: list[Row]) -> bool:
+        patience = self.config.early_stopping_patience
+        scores = [row[self.config.metric_for_best_model] for row in history]
+        return 0 < patience <= len(scores) - 1 - int(np.argmax(scores)) if scores else False
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

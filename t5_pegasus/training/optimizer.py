@@ -1,0 +1,71 @@
+"""AdamW in one pass over each weight, and its schedule."""
+
+from typing import Any
+
+from ..backend import keras, tf
+from ..checkpoints import named_variables
+from ..config import LearningConfig
+
+
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Learning rate from 0 up to `peak` over `warmup_steps`, then down to 0 at `total_steps`, in straight lines."""
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
+        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Return the rate of a step, counted from 0; the first step already learns."""
+        done = tf.cast(step, tf.float32) + 1
+        peak_step = max(1, self.warmup_steps)
+        up = done / peak_step
+        down = (self.total_steps + 1 - done) / max(1, self.total_steps + 1 - peak_step)
+        return self.peak * tf.maximum(0.0, tf.minimum(1.0, tf.minimum(up, down)))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+
+
+class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
+    """Keras's AdamW, each weight updated by one kernel.
+
+    Keras's own takes a dozen, each with a temporary of the weight's size.
+    """
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Update a weight and its moments, in place; the gradient is dense."""
+        index = self._index_dict[self._var_key(variable)]
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].handle,
+            v=self._velocities[index].handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=self.learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay) -> Any:
+    """Return AdamW with clipping and, for a float16 model, loss scaling; decay spares norms and biases.
+
+    Its variables are there: a checkpoint restored into an optimizer that has none yet would miss them silently.
+    """
+    optimizer = AdamW(
+        schedule,
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.max_grad_norm or None,
+        jit_compile=False,  # it is one kernel already
+    )
+    spared = ("scale", "relative_attention_bias")
+    optimizer.exclude_from_weight_decay(
+        [variable for name, variable in named_variables(t5).items() if name.endswith(spared)]
+    )
+    if config.mixed_precision == "float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    optimizer.build(t5.model.trainable_variables)
+    return optimizer

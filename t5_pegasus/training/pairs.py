@@ -1,0 +1,89 @@
+"""Pairs of token ids for training: from examples, and as the padded arrays of a batch."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..batching import Batch, pad
+from ..config import DataConfig
+from ..errors import OptionError
+from ..examples import Example, read_examples
+from ..shards import open_shards
+from ..tokenizer import PegasusTokenizer
+
+Pairs = list[tuple[list[int], list[int]]]
+
+
+class PairSource(Protocol):
+    """Pairs by number: in memory (`EncodedPairs`), or shards on disk (`shards.open_shards`)."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of source and target, int32 [pairs, 2]."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+
+    def __getitem__(self, row: int, /) -> tuple[Any, Any]:
+        """Return source and target ids, from [CLS] to [SEP]."""
+
+
+class EncodedPairs:
+    """Pairs in memory."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = [(np.array(source, np.int32), np.array(target, np.int32)) for source, target in pairs]
+        self.lengths = np.array([(len(source), len(target)) for source, target in pairs], np.int32).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self._pairs)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return source and target ids, int32."""
+        return self._pairs[row]
+
+
+def encode_pairs(tokenizer: PegasusTokenizer, examples: Sequence[Example], data: DataConfig) -> EncodedPairs:
+    """Return the token ids of each example, cut to the lengths of `data`; say on standard error how many were cut."""
+    before = tokenizer.num_truncated
+    sources = tokenizer.encode_batch([example.content for example in examples], data.max_source_length)
+    targets = tokenizer.encode_batch([example.title for example in examples], data.max_target_length)
+    if tokenizer.num_truncated > before:
+        limits = f"max_source_length {data.max_source_length} or max_target_length {data.max_target_length}"
+        print(f"{tokenizer.num_truncated - before} training texts were cut to {limits}", file=sys.stderr)
+    return EncodedPairs(list(zip(sources, targets, strict=True)))
+
+
+def open_pairs(path: Path, tokenizer: PegasusTokenizer, data: DataConfig) -> PairSource:
+    """Open a folder of token-id shards, or read and encode any file that `read_examples` takes.
+
+    Raises what these raise, and OptionError for shards of longer texts than `data` allows.
+    """
+    if not path.is_dir():
+        columns = (data.text_column, data.summary_column, data.skip_bad_lines)
+        return encode_pairs(tokenizer, list(read_examples(path, *columns)), data)
+    shards = open_shards(path, tokenizer)
+    longest = shards.lengths.max(axis=0).tolist()
+    if longest[0] > data.max_source_length or longest[1] > data.max_target_length:
+        raise OptionError(
+            f"{path} has sources of {longest[0]} and targets of {longest[1]} tokens; raise --max_source_length and "
+            f"--max_target_length, got {data.max_source_length} and {data.max_target_length}, or make shorter shards"
+        )
+    return shards
+
+
+def load_part(pairs: PairSource, batch: Batch, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the n-th of so many equal parts of a batch: int32 [rows, source_length] and [rows, target_length]."""
+    size = batch.size // parts
+    chosen = [pairs[row] for row in batch.rows[part * size : (part + 1) * size].tolist()]
+    sources, targets = [source for source, _ in chosen], [target for _, target in chosen]
+    return pad(sources, shape=(size, batch.source_length)), pad(targets, shape=(size, batch.target_length))
+
+
+def count_targets(pairs: PairSource, batches: Sequence[Batch]) -> int:
+    """Return the target tokens that the model is to write in some batches: all but [CLS]."""
+    return int(sum((pairs.lengths[batch.rows, 1] - 1).sum() for batch in batches))

@@ -1,0 +1,146 @@
+"""A training step: gradients of one or more batches, on one or more devices, and one update of the weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import keras, tf
+from ..config import LearningConfig
+from ..model import dropout_seed
+from .loss import head_loss
+
+# Gives the n-th of so many equal parts of a batch: sources int32 [rows, source_len], targets int32 [rows, target_len].
+Load = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+class TrainStep:
+    """Updates the weights of a model by the mean loss over all target tokens of some batches.
+
+    The batches of a step may be many small ones, whose gradients are summed in place: the step is the same as with one
+    batch that holds them all. To be made inside the scope of the `tf.distribute` strategy that it is to run on, whose
+    devices each take a part of every batch.
+
+    Args:
+        t5: a model that gives logits (`build_model(..., with_lm="linear")`).
+        optimizer: of `make_optimizer`, for this model.
+        config: options. Dropout depends on its seed, the number of the batch and the device.
+    """
+
+    def __init__(self, t5: Any, optimizer: Any, config: LearningConfig) -> None:
+        head = t5.layers["Decoder-Output-LM"]
+        # The head's first call is in `t5.decoder`, its second in the whole network.
+        self._network = keras.Model(t5.model.inputs, head.get_input_at(1))
+        self._kernel = head.kernel
+        self._variables = [*self._network.trainable_variables, self._kernel]
+        self._optimizer = optimizer
+        self._scales_loss = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+        self._config = config
+        self._seed = int(np.array(config.seed, np.uint32).view(np.int32))
+        self._strategy = tf.distribute.get_strategy()
+        self.num_devices = self._strategy.num_replicas_in_sync
+        self._parts = self._local_parts()
+        # Each device sums its own, without a word to the others before the step is over.
+        self._sums = [
+            tf.Variable(
+                tf.zeros(variable.shape),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for variable in self._variables
+            if config.gradient_accumulation_steps > 1
+        ]
+        self._gradients = (
+            tf.function(self._compute_gradients, jit_compile=True) if config.xla else self._compute_gradients
+        )
+        ids = tf.TensorSpec((None, None), tf.int32)
+        batch = ([(ids, ids)] * len(self._parts), tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32))
+        self._run_single = tf.function(self._single, input_signature=batch)
+        self._run_add = tf.function(self._add, input_signature=batch)
+        self._run_apply = tf.function(self._apply_sums, input_signature=())
+
+    def __call__(self, number: int, batches: Sequence[Load], num_tokens: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Take step `number`, counted from 0, and return its loss and accuracy, float32 scalars.
+
+        Args:
+            number: of the step; dropout goes by it.
+            batches: at most `gradient_accumulation_steps`; each gives its part for a device.
+            num_tokens: target tokens in all of them on all devices, [CLS] not counted: what loss and accuracy are
+                means over.
+        """
+        together = self._config.gradient_accumulation_steps
+        sums = []
+        for index, load in enumerate(batches):
+            parts = [tuple(map(tf.constant, load(part, self.num_devices))) for part in self._parts]
+            run = self._run_single if together == 1 else self._run_add
+            sums.append(run(parts, number * together + index, 1 / num_tokens))
+        if together > 1:
+            self._run_apply()
+        loss, right = (tf.add_n(each) / num_tokens for each in zip(*sums, strict=True))
+        return loss, right
+
+    def _local_parts(self) -> list[int]:
+        """Return which parts of a batch the devices of this process take."""
+        parts: list[int] = []
+        self._strategy.run(lambda: parts.append(_replica()))
+        return sorted(parts)
+
+    def _compute_gradients(
+        self, sources: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Return summed loss and right tokens of a device's part, and the gradients of `scale` times that loss."""
+        with dropout_seed(seed):
+            with tf.GradientTape() as tape:
+                hidden = self._network([sources, targets[:, :-1]], training=True)
+            smoothing = self._config.label_smoothing_factor
+            head = head_loss(hidden, self._kernel, targets[:, 1:], scale, smoothing, static=self._config.xla)
+            gradients = tape.gradient(hidden, self._variables[:-1], output_gradients=head.hidden_gradient)
+        # Dense, that of the embedding too: with a row for every place of a token it would be clipped by a wrong norm.
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        return head.loss, head.right, [*dense, head.kernel_gradient]
+
+    def _part_gradients(self, parts: Any, number: tf.Tensor, scale: tf.Tensor) -> Any:
+        replica = _replica()
+        if self._scales_loss:
+            scale = self._optimizer.get_scaled_loss(scale)
+        sources, targets = parts[self._parts.index(replica)]
+        return self._gradients(sources, targets, tf.stack([self._seed, number * self.num_devices + replica]), scale)
+
+    def _apply(self, gradients: list[tf.Tensor]) -> None:
+        if self._scales_loss:
+            gradients = self._optimizer.get_unscaled_gradients(gradients)
+        # Summed over the devices there.
+        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+
+    def _single(self, parts: Any, number: tf.Tensor, scale: tf.Tensor) -> list[tf.Tensor]:
+        def step() -> tuple[tf.Tensor, tf.Tensor]:
+            loss, right, gradients = self._part_gradients(parts, number, scale)
+            self._apply(gradients)
+            return loss, right
+
+        return self._summed(self._strategy.run(step))
+
+    def _add(self, parts: Any, number: tf.Tensor, scale: tf.Tensor) -> list[tf.Tensor]:
+        def add() -> tuple[tf.Tensor, tf.Tensor]:
+            loss, right, gradients = self._part_gradients(parts, number, scale)
+            for total, gradient in zip(self._sums, gradients, strict=True):
+                total.assign_add(gradient)
+            return loss, right
+
+        return self._summed(self._strategy.run(add))
+
+    def _apply_sums(self) -> None:
+        def apply() -> None:
+            self._apply([tf.convert_to_tensor(total) for total in self._sums])
+            for total in self._sums:
+                total.assign(tf.zeros_like(total))
+
+        self._strategy.run(apply)
+
+    def _summed(self, values: Any) -> list[tf.Tensor]:
+        return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in values]
+
+
+def _replica() -> int:
+    return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
