@@ -54,7 +54,7 @@ serve-demo: .venv/installed-serve $(DEMO)/best_model.weights
 	@echo "The page is at http://127.0.0.1:$(PORT)/ and Ctrl-C ends it. From another terminal:"
 	@echo
 	@echo "    curl --retry 60 --retry-delay 1 --retry-connrefused http://127.0.0.1:$(PORT)/invocations \\"
-	@echo "        -H 'Content-Type: application/json' -d '{\"data\": \"首批推出的214套房源三天便全部租完。\"}'"
+	@echo "        -H 'Content-Type: application/json' -d '{\"data\": \"一碗卖16元的牛肉面，到底能挣多少？开店七年的老板蒋大勇翻开账本：牛肉4.6元，面和配菜2.1元，房租摊到每碗3.2元，人工3元，水电燃气0.9元，再扣掉包装和损耗，剩下1.8元。如果走外卖，平台抽成后基本不赚钱。蒋大勇没有涨价，而是砍掉了一半菜品，把营业时间改为早六点到下午三点。调整两个月后，净利润反而多了15%。\"}'"
 	@echo
 	$(BIN)/python serve.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --host 127.0.0.1 --port $(PORT)
 

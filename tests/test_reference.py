@@ -156,9 +156,9 @@ def test_rescoring_a_title_gives_its_score(trained_reference, sample_pairs):
 
 def test_the_end_token_is_forbidden_before_min_new_tokens(trained_reference, sample_pairs):
     decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
-    source = tokenizer.encode(sample_pairs[0].content, 256)
-    free = decoder.search(source, GenerationConfig())[0]
-    assert len(free.ids) < 32
+    sources = tokenizer.encode_batch([example.content for example in sample_pairs], 256)
+    found = ((source, decoder.search(source, GenerationConfig())[0]) for source in sources)
+    source, free = next((source, title) for source, title in found if len(title.ids) < 29)
     longer = decoder.search(source, GenerationConfig(min_new_tokens=len(free.ids) + 3))[0]
     assert tokenizer.end_id not in longer.ids[: len(free.ids) + 3]
 

@@ -1,0 +1,273 @@
+"""The queue before the model: texts that arrive together are decoded together, by the one thread that owns the model.
+
+A text is a job, and its answer a future. Who no longer wants it cancels the future, and the text leaves the queue, or
+the batch at the next step.
+"""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
+
+from ..config import DataConfig, GenerationConfig
+from ..long_text import LONG_TEXT
+from ..search import Candidate
+from ..title import AutoTitle, Hypothesis
+from ..tokenizer import PegasusTokenizer
+from .errors import ServiceError
+from .logs import logger
+from .metrics import Metrics
+
+_WARM_UP = "今天的会议讨论了服务的启动。"
+
+
+class Answer(NamedTuple):
+    """The titles of a text, best first, and what the model read of it."""
+
+    titles: list[Hypothesis]
+    source_tokens: int
+    truncated: bool
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A text to decode: its tokens, those its title begins with, and who is told the best title so far, if anyone."""
+
+    source: list[int]
+    prefix: list[int]
+    truncated: bool
+    config: GenerationConfig
+    on_title: Callable[[Hypothesis], None] | None = None
+    future: concurrent.futures.Future[Answer] = dataclasses.field(default_factory=concurrent.futures.Future)
+    arrived: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether someone still waits for the answer."""
+        return not self.future.done()
+
+
+class Batcher:
+    """Decodes texts in batches, each as if it were alone.
+
+    Args:
+        load: returns the model; called in the thread that then owns it.
+        data: how much of a text is read, and what of a longer one.
+        wait_seconds: how long a text waits for others.
+        max_queue: texts that may wait.
+        metrics: are told what happens.
+        on_failure: called once, from that thread, where the model cannot be loaded.
+
+    Attributes:
+        state: "loading", "ready", "failed" or "closed".
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], AutoTitle],
+        data: DataConfig,
+        wait_seconds: float,
+        max_queue: int,
+        metrics: Metrics,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self.state = "loading"
+        self._load, self._on_failure, self._metrics = load, on_failure, metrics
+        self._data, self._wait_seconds, self._max_queue = data, wait_seconds, max_queue
+        self._title: AutoTitle | None = None
+        self._queue: list[Job] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._busy_since: float | None = None
+        self._seconds_a_text = 0.1  # how long one took of late, for Retry-After
+        # Encoding has a thread of its own: the tokenizer is no more made for several than the engine is, and a long
+        # text would hold up everything else in the event loop.
+        self._encoder = concurrent.futures.ThreadPoolExecutor(1, "encoder")
+        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load the model."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Decode what is in the queue and end; returns when that is done."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._encoder.shutdown()
+        self.state = "closed"
+
+    def is_stuck(self, seconds: float) -> bool:
+        """Tell whether the present batch takes longer than any request may wait, or the thread has died."""
+        since = self._busy_since
+        has_died = self.state == "ready" and not self._thread.is_alive()
+        return has_died or (since is not None and time.monotonic() - since > seconds)
+
+    def ready(self) -> AutoTitle:
+        """Return the model. Raises ServiceError while there is none."""
+        if self._title is None:
+            raise ServiceError(503, "loading", "the model is being loaded; try again", headers={"Retry-After": "5"})
+        return self._title
+
+    async def submit(
+        self,
+        texts: Sequence[str],
+        configs: Sequence[GenerationConfig],
+        on_title: Callable[[Hypothesis], None] | None = None,
+    ) -> list[asyncio.Future[Answer]]:
+        """Put texts into the queue, all or none; cancel what is returned to give them up.
+
+        Raises ServiceError while the model is loaded and where the queue has no room for them.
+        """
+        title = self.ready()
+        self._check_room(len(texts))
+        loop = asyncio.get_running_loop()
+        jobs = await loop.run_in_executor(self._encoder, self._encode, title.tokenizer, texts, configs)
+        for job in jobs:
+            job.on_title = on_title
+        with self._changed:
+            self._check_room(len(jobs))
+            self._queue += jobs
+            self._metrics.queue_length.set(len(self._queue))
+            self._changed.notify_all()
+        return [asyncio.wrap_future(job.future) for job in jobs]
+
+    def _encode(
+        self, tokenizer: PegasusTokenizer, texts: Sequence[str], configs: Sequence[GenerationConfig]
+    ) -> list[Job]:
+        jobs = []
+        for text, config in zip(texts, configs, strict=True):
+            before = tokenizer.num_truncated
+            source = LONG_TEXT[self._data.long_text](tokenizer, text, self._data.max_source_length)
+            truncated = tokenizer.num_truncated > before
+            prefix = tokenizer.encode(config.title_prefix)[1:-1]
+            if len(prefix) >= config.max_new_tokens:
+                message = f"max_new_tokens must be more than title_prefix has ({len(prefix)})"
+                raise ServiceError(422, "invalid_options", message, "parameters")
+            jobs.append(Job(source, prefix, truncated, config))
+        return jobs
+
+    def _check_room(self, count: int) -> None:
+        with self._changed:
+            if len(self._queue) + count > self._max_queue:
+                self._queue = [job for job in self._queue if job.is_wanted]
+            if len(self._queue) + count <= self._max_queue:
+                return
+            seconds = math.ceil(min(60, max(1, len(self._queue) * self._seconds_a_text)))
+        message = f"{self._max_queue} texts may wait and there is no room for {count} more; try again"
+        raise ServiceError(503, "queue_full", message, headers={"Retry-After": str(seconds)})
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        try:
+            title = self._load()
+            title.generate(_WARM_UP, max_new_tokens=2)  # what is done but once, such as loading jieba's dictionary
+        except Exception as error:
+            self.state = "failed"
+            self._on_failure(error)
+            return
+        self._title, self.state = title, "ready"
+        logger.info("model loaded", extra={"fields": {"seconds": round(time.monotonic() - start, 2)}})
+        while jobs := self._next_batch():
+            self._busy_since = start = time.monotonic()
+            for job in jobs:
+                self._metrics.queue_seconds.observe(start - job.arrived)
+            self._decode(title, jobs)
+            self._busy_since, seconds = None, time.monotonic() - start
+            self._metrics.batch_seconds.observe(seconds)
+            self._metrics.batch_size.observe(len(jobs))
+            self._seconds_a_text += 0.2 * (seconds / len(jobs) - self._seconds_a_text)
+
+    def _next_batch(self) -> list[Job]:
+        """Wait for texts and take those that are decoded together out of the queue; none when it is time to end."""
+        with self._changed:
+            while True:
+                self._queue = [job for job in self._queue if job.is_wanted]
+                batch, is_full = self._first_batch()
+                patience = batch[0].arrived + self._wait_seconds - time.monotonic() if batch else None
+                if batch and (is_full or self._closing or batch[0].arrived + self._wait_seconds <= time.monotonic()):
+                    break
+                if self._closing:
+                    return []
+                self._changed.wait(patience)
+            taken = set(map(id, batch))
+            self._queue = [job for job in self._queue if id(job) not in taken]
+            self._metrics.queue_length.set(len(self._queue))
+        return batch
+
+    def _first_batch(self) -> tuple[list[Job], bool]:
+        """Return the first text with those behind it that have its options and fit in with it; and whether it is full.
+
+        A batch is within `batch_tokens`: rows times the longest, of texts or of titles to come.
+        """
+        if not self._queue:
+            return [], False
+        first = self._queue[0]
+        if first.on_title is not None:  # told step by step, alone
+            return [first], True
+        config = first.config
+        budget = config.batch_tokens // config.num_rows
+        batch, longest = [first], max(len(first.source), config.max_new_tokens)
+        for job in self._queue[1:]:
+            if job.config == config and job.on_title is None:
+                longest_with = max(longest, len(job.source))
+                if (len(batch) + 1) * longest_with > budget:
+                    return batch, True
+                batch.append(job)
+                longest = longest_with
+        return batch, (len(batch) + 1) * longest > budget
+
+    def _decode(self, title: AutoTitle, jobs: list[Job]) -> None:
+        """Answer the jobs. What fails for several is tried for each, so that no text spoils another's answer."""
+        try:
+            answers = self._search(title, jobs)
+        except Exception as error:
+            logger.error("decoding failed", exc_info=error, extra={"fields": {"texts": len(jobs)}})
+            if len(jobs) > 1:
+                for job in jobs:
+                    if job.is_wanted:
+                        self._decode(title, [job])
+            elif jobs[0].future.set_running_or_notify_cancel():
+                jobs[0].future.set_exception(error)
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            if job.future.set_running_or_notify_cancel():
+                self._metrics.source_tokens.inc(answer.source_tokens)
+                self._metrics.title_tokens.inc(len(answer.titles[0].ids))
+                job.future.set_result(answer)
+
+    def _search(self, title: AutoTitle, jobs: list[Job]) -> list[Answer]:
+        config, prefix = jobs[0].config, jobs[0].prefix
+        window = self._data.max_source_length if self._data.long_text == "window" else None
+        if jobs[0].on_title is not None:
+            found = [self._follow(title, jobs[0], title.decoder.stream(jobs[0].source, config, prefix, window))]
+        else:
+            found = title.decoder.search_batch(
+                [job.source for job in jobs], config, prefix, window, lambda number: jobs[number].is_wanted
+            )
+        decode = title.tokenizer.decode
+        return [
+            Answer([Hypothesis(decode(ids), score, ids) for ids, score in titles], len(job.source), job.truncated)
+            for job, titles in zip(jobs, found, strict=True)
+        ]
+
+    def _follow(
+        self, title: AutoTitle, job: Job, steps: Generator[Candidate, None, list[Candidate]]
+    ) -> list[Candidate]:
+        """Tell of each title that differs from the one before; return them all, or the last if unwanted."""
+        assert job.on_title is not None
+        last: Candidate | None = None
+        while job.is_wanted:
+            try:
+                candidate = next(steps)
+            except StopIteration as end:
+                return list(end.value)
+            if last is None or candidate.ids != last.ids:
+                job.on_title(Hypothesis(title.tokenizer.decode(candidate.ids), candidate.score, candidate.ids))
+            last = candidate
+        return [last or Candidate((), 0.0)]

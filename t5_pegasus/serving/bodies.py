@@ -1,0 +1,93 @@
+"""Reading what a client sends: whole, in time, within a limit, in a type we know, as UTF-8 text, as JSON."""
+
+import asyncio
+import codecs
+import json
+from collections.abc import Collection
+from typing import Any
+
+from starlette.requests import Request
+
+from .errors import ServiceError
+
+
+def media_type(request: Request, known: Collection[str], default: str) -> str:
+    """Return the content type of a request, without parameters; `default` where it names none.
+
+    Raises ServiceError for one that is not known, for a character set other than UTF-8 and for a compressed body.
+    """
+    header = request.headers.get("content-type", "")
+    name, *parameters = (part.strip().lower() for part in header.split(";"))
+    name = name or default
+    if name not in known:
+        message = f"the content type must be {' or '.join(known)}"
+        raise ServiceError(415, "unsupported_content_type", message)
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "charset" and not _is_utf8(value.strip(' "')):
+            raise ServiceError(415, "unsupported_charset", "the text must be in UTF-8")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ServiceError(415, "unsupported_content_encoding", "the body must not be compressed")
+    return name
+
+
+def _is_utf8(charset: str) -> bool:
+    try:
+        return codecs.lookup(charset).name in ("utf-8", "ascii")
+    except (LookupError, ValueError):
+        return False
+
+
+async def read_text(request: Request, max_bytes: int, seconds: float) -> str:
+    """Return the body of a request, with or without a byte order mark.
+
+    Raises ServiceError for one that is larger than `max_bytes`, as soon as that is known, that takes longer than
+    `seconds` or is not UTF-8, and ClientGoneError where it never comes to an end.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:19]) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+    except TimeoutError:
+        reason = f"the body did not come within {seconds:g} seconds"
+        raise ServiceError(408, "body_timeout", reason, headers={"Connection": "close"}) from None
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ServiceError(400, "invalid_utf8", f"the body is not UTF-8 at byte {error.start}") from None
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection: there is nobody to answer."""
+
+
+def _too_large(max_bytes: int) -> ServiceError:
+    return ServiceError(413, "body_too_large", f"the body must be at most {max_bytes} bytes")
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON text says. Raises ServiceError where it is none, also for NaN and Infinity."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        message = f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise ServiceError(400, "invalid_json", message) from None
+    except ValueError:  # an integer of thousands of digits
+        raise ServiceError(400, "invalid_json", "the body has a number that cannot be read") from None
+    except RecursionError:
+        raise ServiceError(400, "invalid_json", "the body is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)

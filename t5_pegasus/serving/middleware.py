@@ -1,0 +1,125 @@
+"""What is done to every request, whatever it asks for: counted, logged, let in or not, answered even if we fail."""
+
+import hashlib
+import hmac
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import ServiceError
+from .logs import logger
+from .metrics import Metrics
+
+CLIENT_GONE = 499  # what logs and metrics call an answer that nobody waited for
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def error_response(error: ServiceError) -> JSONResponse:
+    """Return what a client is told of an error."""
+    return JSONResponse(error.to_dict(), error.status, error.headers)
+
+
+class Observe:
+    """Logs and counts requests, gives each an id, and turns what nobody caught into a plain 500.
+
+    Handlers may add fields to the line of the log through `scope["state"]["log"]`.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        fields: dict[str, Any] = {}
+        scope.setdefault("state", {})["log"] = fields
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                if self.is_draining:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        self._metrics.in_progress.inc()
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            logger.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
+            if not status:
+                await error_response(internal_error())(scope, receive, watched)
+            status = 500
+        finally:
+            seconds = time.perf_counter() - start
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._metrics.in_progress.dec()
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.request_seconds.labels(route).observe(seconds)
+            line = {
+                "request_id": request_id,
+                "method": scope["method"] if route != "unknown" else None,
+                "route": route,
+                "status": status,
+                "seconds": round(seconds, 4),
+                **fields,
+            }
+            logger.info("request", extra={"fields": line})
+
+
+def internal_error() -> ServiceError:
+    """Return what a client is told when the fault is ours: nothing of its cause."""
+    return ServiceError(500, "internal", "the service failed; its log says why")
+
+
+class RequireKey:
+    """Lets requests pass that bear one of the keys, and those for what is open to all.
+
+    Args:
+        app: answers them.
+        keys: of which one must stand in `Authorization: Bearer …`; without any, everyone is let in.
+        open_paths: need no key.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: frozenset[str]) -> None:
+        self._app, self._open_paths = app, open_paths
+        # Digests, so that the time of a comparison tells neither what a key is nor how long.
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http" or not self._digests or scope["path"] in self._open_paths or self._has_key(scope):
+            await self._app(scope, receive, send)
+            return
+        message = "a key is needed: Authorization: Bearer …"
+        error = ServiceError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+        await error_response(error)(scope, receive, send)
+
+    def _has_key(self, scope: Scope) -> bool:
+        header = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = header.partition(b" ")
+        given = _digest(key.strip())
+        # All keys are compared, so that the time does not tell which one it was.
+        found = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == b"bearer" and any(found)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,174 @@
+"""The options of the service, SageMaker's environment variables among them, and where its model lies."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import DataConfig, GenerationConfig, option
+from ..errors import OptionError
+from ..files import read_lines
+from ..locations import FINE_TUNED, choose_model_dir, find_weights, is_exported
+
+MEDIA_TYPES = ("application/json", "application/jsonlines", "text/plain")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServingConfig:
+    """How the service listens, what it admits and how it shares the model."""
+
+    host: str = option("0.0.0.0", "address to listen on; 127.0.0.1 admits this machine only")
+    port: int = option(8080, "port to listen on; 0 takes a free one")
+    workers: int = option(1, "processes, each with a model of its own")
+    timeout: float = option(60.0, "seconds a request may take; then its work is given up")
+    batch_wait_ms: float = option(5.0, "milliseconds a text waits for others to be decoded with")
+    max_queue: int = option(256, "texts that may wait; further ones are refused with 503")
+    max_texts: int = option(64, "texts of one request")
+    max_chars: int = option(20_000, "characters of a text")
+    max_body_bytes: int = option(6 * 2**20, "bytes of a request")
+    body_timeout: float = option(10.0, "seconds a client may take to send a request")
+    limit_num_beams: int = option(8, "most num_beams that a request may ask for")
+    limit_num_return_sequences: int = option(8, "most num_return_sequences that a request may ask for")
+    limit_max_new_tokens: int = option(128, "most max_new_tokens that a request may ask for")
+    api_key_file: str | None = option(None, "file of keys, one a line; requests must then bear one of them")
+    allow_origin: str | None = option(
+        None, "origin whose pages may call the service (CORS), * for any; none if not given"
+    )
+    default_accept: str = option(
+        "application/json", "answer of /invocations to a request without Accept", choices=MEDIA_TYPES
+    )
+    log_level: str = option("info", "least severe messages to log", choices=("debug", "info", "warning", "error"))
+    log_text: bool = option(False, "log texts and titles too; they stay out of the log otherwise")
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a value the service cannot work with."""
+        for name in ("workers", "max_queue", "max_texts", "max_chars", "max_body_bytes", *LIMITS.values()):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("timeout", "body_timeout"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.batch_wait_ms <= 1000:
+            raise OptionError(f"batch_wait_ms must be from 0 to 1000, got {self.batch_wait_ms}")
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"port must be from 0 to 65535, got {self.port}")
+        if self.max_texts > self.max_queue:
+            raise OptionError(f"max_texts must be at most max_queue ({self.max_queue}), got {self.max_texts}")
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata["choices"], getattr(self, field.name)
+            if choices and value not in choices:
+                raise OptionError(f"{field.name} must be one of {', '.join(choices)}, got {value}")
+
+
+# The generation options that a flag of the service limits.
+LIMITS = {name: f"limit_{name}" for name in ("num_beams", "num_return_sequences", "max_new_tokens")}
+
+
+class Model(NamedTuple):
+    """What `AutoTitle.load` is called with."""
+
+    model_dir: Path
+    weights: str | None
+    engine: str
+    user_dict: str | None
+
+
+class Service(NamedTuple):
+    """Everything a process of the service is started with; it can be sent to a process."""
+
+    serving: ServingConfig
+    model: Model
+    generation: GenerationConfig
+    data: DataConfig
+    api_keys: tuple[str, ...]
+
+
+class Turn(NamedTuple):
+    """When one of several processes listens: the first at once, to say that it loads; the others with their models.
+
+    Who is let in by a process that has its model finds one in all of them: those that do not listen yet, also because
+    they were started again, take no connection from those that could answer.
+    """
+
+    is_first: bool
+    opened: Any  # a multiprocessing.Event: the first has its model, or has died
+
+
+def read_api_keys(path: str | None) -> tuple[str, ...]:
+    """Return the keys of a file, one a line, empty lines left out; none for None.
+
+    Raises DataError where it cannot be read, OptionError where it has no key or one that no header can bear.
+    """
+    if path is None:
+        return ()
+    keys = tuple(line.strip() for line in read_lines(path) if line.strip())
+    if not keys:
+        raise OptionError(f"api_key_file must hold a key, got the empty file {path}")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise OptionError(f"api_key_file must hold keys of ASCII characters without spaces, a line each: {path}")
+    return keys
+
+
+# What SageMaker sets for its containers, the option it stands for and how its value is read. The service opens one port
+# only, so that SAGEMAKER_SAFE_PORT_RANGE, for ports beside it, is kept to by itself.
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "SAGEMAKER_BIND_TO_PORT": ("port", int),
+    "SAGEMAKER_MODEL_SERVER_WORKERS": ("workers", int),
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": ("timeout", float),
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": ("max_body_bytes", lambda value: int(value) * 2**20),
+    "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": ("default_accept", str),
+    "SAGEMAKER_CONTAINER_LOG_LEVEL": (
+        "log_level",
+        lambda value: {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "error"}[int(value)],
+    ),
+}
+
+
+def options_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options that SageMaker's variables give, by name; flags go before them.
+
+    Raises OptionError for a value that cannot be read.
+    """
+    options = {}
+    for variable, (name, read) in _VARIABLES.items():
+        if environment.get(variable):
+            try:
+                options[name] = read(environment[variable])
+            except (ValueError, KeyError) as error:
+                raise OptionError(f"{variable} has a value that {name} cannot have: {environment[variable]}") from error
+    return options
+
+
+def find_model(
+    model_dir: str | None, weights: str | None, engine: str, user_dict: str | None, output_dir: str
+) -> Model:
+    """Return the model to serve: of the flags, else of /opt/ml/model when it is there, else what other scripts take.
+
+    SageMaker unpacks a model to /opt/ml/model (SAGEMAKER_BASE_DIR names another /opt/ml): a model directory or only
+    `best_model.weights`, which then goes with the model directory of the image. Raises OptionError for what is no model
+    directory, CheckpointError where there are no weights.
+    """
+    mounted = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "model"
+    if model_dir is None and weights is None:
+        if (mounted / "config.json").is_file():
+            model_dir, output_dir = str(mounted), str(mounted)
+        elif (mounted / FINE_TUNED).is_file():
+            weights = str(mounted / FINE_TUNED)
+    path = choose_model_dir(model_dir)
+    if not is_exported(path):  # now, so that missing weights are told before anything is started
+        weights = str(find_weights(path, weights, output_dir))
+    return Model(path, weights, engine, user_dict)
+
+
+def make_service(serving: ServingConfig, model: Model, generation: GenerationConfig, data: DataConfig) -> Service:
+    """Return what a process is started with.
+
+    Raises OptionError where the defaults are beyond what a request may ask for, and what `read_api_keys` raises.
+    """
+    for name, limit in LIMITS.items():
+        if getattr(generation, name) > getattr(serving, limit):
+            raise OptionError(
+                f"{name} must be at most {limit} ({getattr(serving, limit)}), got {getattr(generation, name)}"
+            )
+    return Service(serving, model, generation, data, read_api_keys(serving.api_key_file))

@@ -1,0 +1,290 @@
+"use strict";
+
+const TEXTS = {
+  zh: {
+    page: "起个标题", heading: "给文章起个标题", lead: "贴上一段正文，模型边写边改，候选标题按得分排列。", text: "正文",
+    placeholder: "在这里写或粘贴正文……", samples: "示例文章", options: "生成选项", beams: "候选宽度",
+    beamsAbout: "同时保留几种写法；越宽越仔细，也越慢", length: "最长词数", lengthAbout: "标题最多写多少个词",
+    key: "访问密钥", go: "生成标题", stop: "停止", result: "标题", history: "本次记录", clear: "清空",
+    language: "English", light: "浅色", dark: "深色", system: "随系统",
+    count: (n) => `${n} 字`, waiting: "正在读……", score: "得分",
+    facts: (n, s, cut) => `读了 ${n} 个词，用时 ${s} 秒${cut ? "；正文较长，只读了前面的部分" : ""}`,
+    stopped: "已停止",
+    model: (name, n) => `模型 ${name}，一次读 ${n} 个词`,
+    problems: {
+      empty_text: "请先写一段正文。", text_too_long: "正文太长了。", unauthorized: "需要访问密钥。",
+      queue_full: "现在人多，请稍后再试。", loading: "模型正在加载，请稍后再试。", draining: "服务正在停止。",
+      deadline_exceeded: "没能在时限内写完。", network: "连不上服务。",
+    },
+  },
+  en: {
+    page: "Find a title", heading: "Find a title for a text", lead: "Paste a Chinese text. The model writes and rewrites; titles come by score.",
+    text: "Text", placeholder: "Write or paste a Chinese text here…", samples: "Sample articles", options: "Options",
+    beams: "Beams", beamsAbout: "Drafts kept at once; more are more thorough, and slower", length: "Longest title",
+    lengthAbout: "Words a title may have at most", key: "API key", go: "Find titles", stop: "Stop", result: "Titles",
+    history: "This session", clear: "Clear", language: "中文", light: "Light", dark: "Dark", system: "System",
+    count: (n) => `${n} character${n === 1 ? "" : "s"}`, waiting: "Reading…", score: "score",
+    facts: (n, s, cut) => `${n} words read in ${s} s${cut ? "; the text is long and only its beginning was read" : ""}`,
+    stopped: "Stopped",
+    model: (name, n) => `Model ${name}, reads ${n} words at once`,
+    problems: {
+      empty_text: "Please write a text first.", text_too_long: "The text is too long.", unauthorized: "An API key is needed.",
+      queue_full: "Many are waiting; please try again soon.", loading: "The model is being loaded; please try again soon.",
+      draining: "The service is being stopped.", deadline_exceeded: "It was not done in time.",
+      network: "The service cannot be reached.",
+    },
+  },
+};
+const THEMES = ["system", "light", "dark"];
+const MOST_REMEMBERED = 20;
+
+const at = (id) => document.getElementById(id);
+const make = (name, content) => Object.assign(document.createElement(name), { textContent: content });
+const language = () => (document.documentElement.lang.startsWith("zh") ? "zh" : "en");
+const say = () => TEXTS[language()];
+
+// A page may be denied its storage (private windows, policies): it then forgets, and works.
+function recall(storage, name) {
+  try { return window[storage].getItem(`t5-pegasus.${name}`); } catch { return null; }
+}
+function keep(storage, name, value) {
+  try { window[storage].setItem(`t5-pegasus.${name}`, value); } catch { /* forgotten */ }
+}
+
+let model = null;
+let samples = [];
+let history = [];
+try { history = JSON.parse(recall("sessionStorage", "history")) || []; } catch { /* not ours: begin anew */ }
+let running = null;
+
+function setLanguage(name) {
+  document.documentElement.lang = name === "zh" ? "zh-CN" : "en";
+  const texts = say();
+  document.title = `${texts.page} · T5-PEGASUS`;
+  for (const each of document.querySelectorAll("[data-text]")) each.textContent = texts[each.dataset.text];
+  for (const each of document.querySelectorAll("[data-label]")) each.setAttribute("aria-label", texts[each.dataset.label]);
+  at("text").placeholder = texts.placeholder;
+  at("language").textContent = texts.language;
+  at("language").lang = name === "zh" ? "en" : "zh-CN";
+  at("theme").textContent = texts[recall("localStorage", "theme") || "system"];
+  at("problem").hidden = true;
+  showSamples();
+  showModel();
+  showHistory();
+  count();
+}
+
+function setTheme(name) {
+  keep("localStorage", "theme", name);
+  if (name === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  at("theme").textContent = say()[name];
+}
+
+function count() {
+  at("count").textContent = say().count([...at("text").value.trim()].length);
+}
+
+function showSamples() {
+  at("samples").replaceChildren(...samples.map((sample) => {
+    const button = Object.assign(make("button", sample[language()]), { type: "button", className: "quiet" });
+    button.addEventListener("click", () => {
+      at("text").value = sample.text;
+      at("text").scrollTop = 0;
+      at("problem").hidden = true;
+      count();
+      at("text").focus();
+      at("text").setSelectionRange(0, 0);
+    });
+    return button;
+  }));
+}
+
+function showModel() {
+  if (model) at("model").textContent = say().model(model.model, model.max_source_length);
+}
+
+function setUpSlider(id, bounds, least, value) {
+  const slider = at(id);
+  slider.min = Math.min(least, bounds.maximum);
+  slider.max = bounds.maximum;
+  slider.value = value;
+  at(`${id}-value`).textContent = slider.value;
+}
+
+async function loadModel() {
+  model = await load("/v1/model");
+  if (!model) return;
+  const { num_beams: beams, max_new_tokens: length } = model.parameters;
+  setUpSlider("beams", beams, 1, beams.default > 1 ? beams.default : 4);
+  setUpSlider("length", length, 4, length.default);
+  showModel();
+}
+
+function fail(code, message) {
+  at("problem").textContent = say().problems[code] || message;
+  at("problem").hidden = false;
+  if (code === "unauthorized") {
+    at("key-box").hidden = false;
+    at("key").focus();
+  } else if (code === "empty_text" || code === "text_too_long") {
+    at("text").focus();
+  }
+}
+
+function showTitles(titles) {
+  at("best").textContent = titles[0].title || "—";
+  const best = titles[0].score;
+  at("titles").replaceChildren(...titles.map((each) => {
+    const row = make("li", "");
+    const score = make("data", each.score === null ? "–" : each.score.toFixed(2));
+    score.value = String(each.score);
+    score.title = say().score;
+    const bar = make("i", "");
+    bar.style.setProperty("--share", each.score === null ? "0%" : `${100 * Math.exp(each.score - best)}%`);
+    row.append(make("span", each.title || "—"), score, bar);
+    return row;
+  }));
+}
+
+function showFacts(result, seconds) {
+  at("facts").textContent = say().facts(result.source_tokens, seconds.toFixed(2), result.truncated);
+}
+
+function setBusy(busy) {
+  at("go").disabled = busy;
+  at("stop").hidden = !busy;
+  at("result").setAttribute("aria-busy", String(busy));
+}
+
+// Yields [event, data] of a stream of server-sent events.
+async function* readEvents(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    buffer += value;
+    const blocks = buffer.split("\n\n");
+    buffer = blocks.pop();
+    for (const block of blocks) {
+      const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
+      if (fields.event) yield [fields.event, JSON.parse(fields.data)];
+    }
+  }
+}
+
+async function generate() {
+  const text = at("text").value;
+  at("problem").hidden = true;
+  if (!text.trim()) return fail("empty_text");
+  const beams = Number(at("beams").value);
+  const parameters = {
+    num_beams: beams,
+    num_return_sequences: Math.min(beams, model?.parameters.num_return_sequences.maximum ?? 1),
+    max_new_tokens: Number(at("length").value),
+  };
+  const headers = { "Content-Type": "application/json" };
+  if (at("key").value) headers.Authorization = `Bearer ${at("key").value}`;
+  running = new AbortController();
+  setBusy(true);
+  try {
+    const answer = await fetch("/v1/titles", {
+      method: "POST", headers, signal: running.signal, body: JSON.stringify({ text, parameters, stream: true }),
+    });
+    if (!answer.ok) {
+      const { error } = await answer.json();
+      return fail(error.code, error.message);
+    }
+    if (at("key").value) keep("sessionStorage", "key", at("key").value);
+    if (!model) await loadModel();
+    at("result").hidden = false;
+    at("best").textContent = say().waiting;
+    at("titles").replaceChildren();
+    at("facts").textContent = "";
+    for await (const [name, data] of readEvents(answer.body)) {
+      if (name === "title") showTitles([data]);
+      if (name === "error") return fail(data.error.code, data.error.message);
+      if (name === "done") {
+        showTitles(data.results[0].titles);
+        showFacts(data.results[0], data.seconds);
+        remember(text, data);
+      }
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") return fail("network");
+    at("facts").textContent = say().stopped;
+  } finally {
+    running = null;
+    setBusy(false);
+  }
+}
+
+function remember(text, answer) {
+  history = [{ text, answer }, ...history.filter((each) => each.text !== text)].slice(0, MOST_REMEMBERED);
+  keep("sessionStorage", "history", JSON.stringify(history));
+  showHistory();
+}
+
+function showHistory() {
+  at("history-box").hidden = !history.length;
+  at("history").replaceChildren(...history.map(({ text, answer }) => {
+    const button = Object.assign(make("button", ""), { type: "button" });
+    button.append(make("b", answer.results[0].titles[0].title || "—"), make("small", text.trim().slice(0, 80)));
+    button.addEventListener("click", () => {
+      at("text").value = text;
+      at("result").hidden = false;
+      showTitles(answer.results[0].titles);
+      showFacts(answer.results[0], answer.seconds);
+      count();
+      at("result").scrollIntoView({ block: "nearest" });
+    });
+    const row = make("li", "");
+    row.append(button);
+    return row;
+  }));
+}
+
+async function load(path) {
+  const key = recall("sessionStorage", "key");
+  try {
+    const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+async function start() {
+  at("key").value = recall("sessionStorage", "key") || "";
+  setLanguage(recall("localStorage", "language") || (navigator.language.startsWith("zh") ? "zh" : "en"));
+  setTheme(recall("localStorage", "theme") || "system");
+  at("modifier").textContent = navigator.platform.startsWith("Mac") ? "⌘" : "Ctrl";
+  at("language").addEventListener("click", () => {
+    const name = language() === "zh" ? "en" : "zh";
+    keep("localStorage", "language", name);
+    setLanguage(name);
+  });
+  at("theme").addEventListener("click", () => {
+    setTheme(THEMES[(THEMES.indexOf(recall("localStorage", "theme") || "system") + 1) % THEMES.length]);
+  });
+  at("text").addEventListener("input", () => { at("problem").hidden = true; count(); });
+  at("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!running) generate();
+  });
+  at("stop").addEventListener("click", () => running?.abort());
+  at("clear").addEventListener("click", () => { history = []; keep("sessionStorage", "history", "[]"); showHistory(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !running) { event.preventDefault(); generate(); }
+    if (event.key === "Escape") running?.abort();
+  });
+  for (const id of ["beams", "length"]) {
+    at(id).addEventListener("input", () => { at(`${id}-value`).textContent = at(id).value; });
+  }
+  [samples] = await Promise.all([load("/samples.json").then((found) => found || []), loadModel()]);
+  showSamples();
+  document.documentElement.dataset.ready = "true";
+}
+
+start();

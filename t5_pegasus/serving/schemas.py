@@ -1,0 +1,293 @@
+"""What requests and answers look like: the models behind both the checks and the OpenAPI document."""
+
+import dataclasses
+import types
+import typing
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+)
+
+from ..config import GenerationConfig
+from ..errors import OptionError
+from .errors import ServiceError
+from .options import LIMITS, ServingConfig
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+# What a request may ask of each generation option: bounds of numbers, lengths of texts and lists. Those in LIMITS are
+# the service's to set. Some bounds are narrower than the library's, so that no request can overflow a number.
+RANGES: dict[str, dict[str, Any]] = {
+    "num_beams": {"ge": 1},
+    "max_new_tokens": {"ge": 1},
+    "num_return_sequences": {"ge": 1},
+    "min_new_tokens": {"ge": 0},
+    "length_penalty": {"ge": -10, "le": 10},
+    "no_repeat_ngram_size": {"ge": 0, "le": 100},
+    "repetition_penalty": {"gt": 0, "le": 100},
+    "suppress_tokens": {"max_length": 1000},
+    "title_prefix": {"max_length": 100},
+    "num_beam_groups": {"ge": 1},
+    "diversity_penalty": {"ge": 0, "le": 100},
+    "temperature": {"ge": 0.01, "le": 100},
+    "top_k": {"ge": 0, "le": 1_000_000},
+    "top_p": {"gt": 0, "le": 1},
+    "seed": {"ge": 0, "lt": 2**32},
+}
+# These cannot exceed another option, nor therefore its limit.
+_LIMITED_AS = {"min_new_tokens": "max_new_tokens", "num_beam_groups": "num_beams"}
+_NOT_OF_A_REQUEST = ("batch_tokens",)  # changes no title
+
+# Something that `str.strip` leaves, said so that JavaScript and Python, whose \s differ, understand the same.
+HAS_TEXT = r"[^\s\u001c-\u001f\u0085]"
+
+
+def _has_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("blank")
+    return text
+
+
+class Schemas:
+    """The models of requests, as the limits of a service make them.
+
+    Args:
+        serving: has the limits.
+        generation: the defaults of the service.
+        vocab_size: of the model; ids of tokens are below it.
+
+    Attributes:
+        Invocation: `{"data": …, "parameters": {…}}`, SageMaker's.
+        TitlesRequest: of /v1/titles.
+        Parameters: generation options; they are optional throughout.
+    """
+
+    def __init__(self, serving: ServingConfig, generation: GenerationConfig, vocab_size: int) -> None:
+        self._generation = generation
+        self._names: dict[str, str] = {}
+        self._fields = {
+            field.name: field for field in dataclasses.fields(GenerationConfig) if field.name not in _NOT_OF_A_REQUEST
+        }
+        text = Annotated[
+            str,
+            Field(min_length=1, max_length=serving.max_chars, json_schema_extra={"pattern": HAS_TEXT}),
+            AfterValidator(_has_text),
+        ]
+        texts = Annotated[list[text], Field(min_length=1, max_length=serving.max_texts)]
+        both = Annotated[
+            Annotated[text, Tag("text")] | Annotated[texts, Tag("texts")],
+            Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
+        ]
+        hints = typing.get_type_hints(GenerationConfig)
+        options: dict[str, Any] = {}
+        for name, field in self._fields.items():
+            limits = dict(RANGES.get(name, {}))
+            if (limited := _LIMITED_AS.get(name, name)) in LIMITS:
+                limits["le"] = getattr(serving, LIMITS[limited])
+            hint = _json_type(hints[name], limits, vocab_size)
+            default = getattr(generation, name)
+            self._names[name] = name
+            options[name] = (hint, Field(default=default, description=field.metadata["help"]))
+            for alias in field.metadata["aliases"]:
+                self._names[alias] = name
+                about = f"the same as {name}"
+                options[alias] = (hint, Field(default=default, description=about, deprecated=True))
+        self.Parameters: type[BaseModel] = create_model("Parameters", __config__=_STRICT, **options)
+        parameters = (self.Parameters, Field(default_factory=self.Parameters, description="generation options"))
+        self.Invocation: type[BaseModel] = create_model(
+            "Invocation",
+            __config__=_STRICT,
+            data=(both, Field(description="a text, or a list of texts")),
+            parameters=parameters,
+        )
+        self.TitlesRequest: type[BaseModel] = create_model(
+            "TitlesRequest",
+            __config__=_STRICT,
+            text=(both, Field(description="a text, or a list of texts")),
+            parameters=parameters,
+            stream=(bool, Field(default=False, description="answer a text by server-sent events, as the title grows")),
+            timeout=(
+                float,
+                Field(default=serving.timeout, gt=0, le=serving.timeout, description="seconds the answer may take"),
+            ),
+        )
+
+    def config(self, parameters: BaseModel) -> GenerationConfig:
+        """Return the options of a request over the service's. Raises ServiceError where they do not go together."""
+        values: dict[str, Any] = {}
+        for given, value in parameters.model_dump(exclude_unset=True).items():
+            name = self._names[given]
+            if name in values:
+                raise ServiceError(422, "invalid_options", f"{name} is given twice, also as {given}", "parameters")
+            values[name] = tuple(value) if isinstance(value, list) else value
+        try:
+            return dataclasses.replace(self._generation, **values)
+        except OptionError as error:
+            raise ServiceError(422, "invalid_options", str(error), "parameters") from None
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return default, bounds and meaning of every generation option, as JSON has them."""
+        properties = self.Parameters.model_json_schema()["properties"]
+        found = {}
+        for name in self._fields:
+            schema = {key: value for key, value in properties[name].items() if key not in ("default", "title")}
+            found[name] = {**schema, "default": getattr(self._generation, name)}
+        return found
+
+
+def _json_type(hint: Any, limits: dict[str, Any], vocab_size: int) -> Any:
+    """Return what pydantic makes of a field's type: lists for tuples, and ids of tokens within the vocabulary."""
+    if isinstance(hint, types.UnionType):
+        return _json_type(typing.get_args(hint)[0], limits, vocab_size) | None
+    if typing.get_origin(hint) is tuple:
+        item = _json_type(int, {"ge": 0, "lt": vocab_size}, vocab_size)
+        return Annotated[list[item], Field(**limits)]  # type: ignore[valid-type]
+    if hint is int:
+        return Annotated[int, Field(**limits), BeforeValidator(_whole)]
+    return Annotated[hint, Field(**limits)]
+
+
+def _whole(value: Any) -> Any:
+    """Return 4 for 4.0: to JSON it is a whole number as well."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a request, whole in itself: its generation options stand in their place."""
+    schema = model.model_json_schema()
+    parameters = schema.pop("$defs")["Parameters"]
+    schema["properties"]["parameters"] = {**parameters, "description": "generation options"}
+    return schema
+
+
+def validate(model: type[BaseModel], value: Any) -> Any:
+    """Return a model of what a request says. Raises ServiceError for the first thing it has wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _service_error(error) from None
+
+
+# pydantic's types of errors, and what they are called here. What is not listed is a wrong type.
+_CODES = {
+    "missing": "missing_field",
+    "extra_forbidden": "unknown_field",
+    "value_error": "empty_text",
+    "string_too_short": "empty_text",
+    "string_too_long": "text_too_long",
+    "string_unicode": "invalid_unicode",
+    "too_short": "empty_list",
+    "too_long": "too_many_texts",
+    "greater_than": "out_of_range",
+    "greater_than_equal": "out_of_range",
+    "less_than": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "finite_number": "out_of_range",
+    "int_parsing_size": "out_of_range",
+}
+_CODES_OF_OPTIONS = {
+    "unknown_field": "unknown_option",
+    "text_too_long": "out_of_range",
+    "too_many_texts": "out_of_range",
+}
+_MESSAGES = {
+    "missing_field": "the field is missing",
+    "unknown_field": "there is no such field",
+    "unknown_option": "there is no such generation option",
+    "empty_text": "the text is empty",
+    "invalid_unicode": "the text has half of a surrogate pair",
+    "empty_list": "the list of texts is empty",
+}
+
+
+def _service_error(error: ValidationError) -> ServiceError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    places = [str(place) for place in first["loc"]]
+    if places[1:2] in (["text"], ["texts"]):  # a tag of the union, not a place in the request
+        del places[1]
+    code = _CODES.get(first["type"], "wrong_type")
+    if places[:1] == ["parameters"]:
+        code = _CODES_OF_OPTIONS.get(code, code)
+    message = _MESSAGES.get(code, _sentence(first["msg"]))
+    if first["type"] == "model_type":
+        message = "it must be a JSON object"
+    return ServiceError(422, code, message, ".".join(places)[:100] or None)
+
+
+def _sentence(message: str) -> str:
+    return message[0].lower() + message[1:]
+
+
+class Title(BaseModel):
+    """A title with its score; the best one is the highest."""
+
+    title: str
+    score: float | None = Field(
+        description="sum(log_probs) / length ** length_penalty; null where no title was possible"
+    )
+    tokens: int = Field(description="tokens of the title")
+
+
+class Result(BaseModel):
+    """The titles of one text, best first."""
+
+    titles: list[Title]
+    source_tokens: int = Field(description="tokens of the text that the model read")
+    truncated: bool = Field(description="whether the text was longer than the model reads")
+
+
+class TitlesAnswer(BaseModel):
+    """The answer of /v1/titles."""
+
+    results: list[Result] = Field(description="of each text, in the order of the texts")
+    seconds: float = Field(description="from the arrival of the request")
+
+
+class InvocationAnswer(BaseModel):
+    """SageMaker's answer."""
+
+    result: str | list[str] = Field(description="the title of a text; of a list of texts, a list of titles")
+    infer_time: str = Field(description="seconds, in a string")
+    titles: list[list[Title]] | None = Field(
+        default=None, description="all titles of each text, where num_return_sequences is above 1"
+    )
+
+
+class ModelAnswer(BaseModel):
+    """What the service has and admits."""
+
+    model: str
+    max_source_length: int = Field(description="tokens of a text that the model reads")
+    max_chars: int
+    max_texts: int
+    timeout: float
+    parameters: dict[str, dict[str, Any]] = Field(description="generation options with their defaults and bounds")
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong."""
+
+    code: str = Field(description="names the reason")
+    message: str
+    field: str | None = None
+
+
+class ErrorAnswer(BaseModel):
+    """The answer where something is wrong."""
+
+    error: ErrorDetail
+
+
+class Ready(BaseModel):
+    """The answer of /ping."""
+
+    status: Literal["ready"] = "ready"

@@ -1,0 +1,141 @@
+"""Several processes of the service behind one port: started, watched, started again when one dies, stopped together."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from ..errors import OptionError
+from . import logs
+from .logs import logger
+from .options import Service, Turn
+
+EXIT_FAILED = 2  # of a process whose model cannot be loaded, and could not next time
+_SECONDS_BETWEEN_LOOKS = 0.2
+_LONGEST_PAUSE = 30.0  # seconds before a process that keeps dying is started again
+_SECONDS_OF_HEALTH = 30.0  # a process that has lived so long is not one that keeps dying
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises OptionError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise OptionError(f"cannot listen on {host} port {port}: {error.strerror}; --port names another") from error
+    return listener
+
+
+def serve(service: Service) -> int:
+    """Serve until told to stop by SIGTERM or Ctrl-C; return the exit code."""
+    listener = listen(service.serving.host, service.serving.port)
+    host, port = listener.getsockname()[:2]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    print(f"serving {service.model.model_dir} on http://{shown}:{port}/", file=sys.stderr, flush=True)
+    if service.serving.workers == 1:
+        from .server import serve_process
+
+        return serve_process(service, listener)
+    with tempfile.TemporaryDirectory(prefix="t5_pegasus_metrics_") as folder:
+        # Before the processes import prometheus_client; it is how they count together.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        return Supervisor(service, listener).run()
+
+
+class Supervisor:
+    """Keeps `service.serving.workers` processes alive."""
+
+    def __init__(self, service: Service, listener: socket.socket) -> None:
+        self._service, self._listener = service, listener
+        self._context = multiprocessing.get_context("spawn")
+        self._opened = self._context.Event()
+        self._should_stop = False
+
+    def run(self) -> int:
+        """Run until told to stop, or until a process says that it can never run; return the exit code."""
+        logs.set_up(self._service.serving.log_level, self._service.serving.log_text)
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        slots = [_Slot() for _ in range(self._service.serving.workers)]
+        code = 0
+        try:
+            while not self._should_stop:
+                for number, slot in enumerate(slots):
+                    if slot.process is None and time.monotonic() >= slot.start_at:
+                        slot.process, slot.started = self._start(number), time.monotonic()
+                sentinels = [slot.process.sentinel for slot in slots if slot.process is not None]
+                multiprocessing.connection.wait(sentinels, _SECONDS_BETWEEN_LOOKS)
+                for slot in slots:
+                    if slot.process is not None and slot.process.exitcode is not None:
+                        if slot.process.exitcode == EXIT_FAILED:
+                            code, self._should_stop = EXIT_FAILED, True
+                        self._bury(slot)
+        finally:
+            self._stop([slot.process for slot in slots if slot.process is not None])
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return code
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._should_stop = True
+
+    def _start(self, number: int) -> SpawnProcess:
+        turn = Turn(number == 0 and not self._opened.is_set(), self._opened)
+        process = self._context.Process(target=_work, args=(self._service, self._listener, number, turn), daemon=True)
+        process.start()
+        logger.info("process started", extra={"fields": {"worker": process.pid}})
+        return process
+
+    def _bury(self, slot: "_Slot") -> None:
+        from prometheus_client import multiprocess
+
+        assert slot.process is not None
+        fields = {"worker": slot.process.pid, "exit_code": slot.process.exitcode}
+        logger.error("process died", extra={"fields": fields})
+        self._opened.set()  # had it been the first, the others would wait for it in vain
+        multiprocess.mark_process_dead(slot.process.pid)  # type: ignore[no-untyped-call]
+        if time.monotonic() - slot.started > _SECONDS_OF_HEALTH:
+            slot.deaths = 0
+        pause = min(_LONGEST_PAUSE, 2.0**slot.deaths - 1)
+        slot.process, slot.deaths, slot.start_at = None, slot.deaths + 1, time.monotonic() + pause
+
+    def _stop(self, processes: list[SpawnProcess]) -> None:
+        """End all processes, each after it has answered what it has been asked."""
+        self._listener.close()  # theirs are copies: as long as one is open, connections are taken and not answered
+        self._opened.set()  # so that none waits for its turn
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + self._service.serving.timeout + self._service.serving.body_timeout + 15
+        for process in processes:
+            process.join(max(0.1, deadline - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+
+
+class _Slot:
+    """A place for a process: what runs in it, since when, and how often one has died of late."""
+
+    def __init__(self) -> None:
+        self.process: SpawnProcess | None = None
+        self.started = self.start_at = 0.0
+        self.deaths = 0
+
+
+def _work(service: Service, listener: socket.socket, number: int, turn: Turn) -> None:
+    """Be a process of the service, on its share of the cores: with threads for all of them they would only jostle."""
+    from .server import serve_process
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: no tracebacks from half-started ones
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number :: service.serving.workers] or {cores[number % len(cores)]})
+    sys.exit(serve_process(service, listener, turn))
