@@ -62,7 +62,7 @@ check: install
 	$(BIN)/python -m t5_pegasus
 
 test: dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: dev
 	$(BIN)/python -m pytest -m slow
