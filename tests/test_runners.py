@@ -4,6 +4,7 @@ import gzip
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,8 @@ def test_errors_name_the_rule_and_the_value():
 
 @pytest.fixture(scope="module")
 def spark():
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("no Java is installed, which Spark needs (Debian: apt-get install openjdk-17-jre-headless)")
     sql = pytest.importorskip("pyspark.sql")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = (
