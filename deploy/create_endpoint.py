@@ -20,8 +20,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from t5_pegasus import cli
-from t5_pegasus.config import option
-from t5_pegasus.errors import OptionError, PegasusError
+from t5_pegasus.config import option, require
+from t5_pegasus.errors import PegasusError
 
 _IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"
@@ -40,11 +40,6 @@ _DIGEST = 12  # characters in the name of a version
 _LONGEST_NAME = 63 - 1 - _DIGEST  # so that the versions' names, too, are within SageMaker's limit
 _POLL_SECONDS = 10.0
 _TELL_SECONDS = 60.0  # between lines that say the same, where they cannot overwrite each other
-
-
-def _require(condition: object, rule: str, value: object) -> None:
-    if not condition:
-        raise OptionError(f"{rule}, got {value}")
 
 
 def _parts(pattern: re.Pattern[str], text: str | None) -> dict[str, str]:
@@ -76,35 +71,35 @@ class DeploymentConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value that SageMaker would refuse, or refuse only after minutes."""
-        _require(
+        require(
             re.fullmatch(rf"(?=.{{1,{_LONGEST_NAME}}}$)[a-zA-Z0-9](-?[a-zA-Z0-9])*", self.endpoint_name),
             f"endpoint_name must be at most {_LONGEST_NAME} letters, digits and single hyphens",
             self.endpoint_name,
         )
-        _require(not (self.update and self.delete), "update and delete exclude each other", "both")
-        _require(0 < self.wait_minutes < math.inf, "wait_minutes must be above 0", self.wait_minutes)
+        require(not (self.update and self.delete), "update and delete exclude each other", "both")
+        require(0 < self.wait_minutes < math.inf, "wait_minutes must be above 0", self.wait_minutes)
         if self.delete:
             return
-        _require(
+        require(
             _IMAGE.fullmatch(self.endpoint_ecr_image_path or ""),
             "endpoint_ecr_image_path must look like 123456789012.dkr.ecr.us-east-1.amazonaws.com/t5-pegasus:latest",
             self.endpoint_ecr_image_path,
         )
-        _require(self.role, "role must be the name or the ARN of a role", self.role)
+        require(self.role, "role must be the name or the ARN of a role", self.role)
         machine = re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9]+", self.instance_type)
-        _require(machine, "instance_type must look like ml.g4dn.8xlarge", self.instance_type)
+        require(machine, "instance_type must look like ml.g4dn.8xlarge", self.instance_type)
         url = self.model_data_url
-        _require(url is None or _MODEL_DATA.fullmatch(url), "model_data_url must look like s3://bucket/x.tar.gz", url)
+        require(url is None or _MODEL_DATA.fullmatch(url), "model_data_url must look like s3://bucket/x.tar.gz", url)
         uri, share = self.data_capture_s3_uri, self.data_capture_percentage
-        _require(uri is None or _S3_FOLDER.fullmatch(uri), "data_capture_s3_uri must look like s3://bucket/folder", uri)
-        _require(1 <= share <= 100, "data_capture_percentage must be from 1 to 100", share)
+        require(uri is None or _S3_FOLDER.fullmatch(uri), "data_capture_s3_uri must look like s3://bucket/folder", uri)
+        require(1 <= share <= 100, "data_capture_percentage must be from 1 to 100", share)
         least, most = self.min_capacity, self.max_capacity
-        _require(least >= 1, "min_capacity must be at least 1", least)
-        _require(most is None or most >= least, f"max_capacity must be at least min_capacity ({least})", most)
+        require(least >= 1, "min_capacity must be at least 1", least)
+        require(most is None or most >= least, f"max_capacity must be at least min_capacity ({least})", most)
         rule = "instance_count must be from min_capacity to max_capacity"
-        _require(least <= self.count <= (most or math.inf), rule, self.count)
+        require(least <= self.count <= (most or math.inf), rule, self.count)
         invocations = self.target_invocations
-        _require(0 < invocations < math.inf, "target_invocations must be above 0", invocations)
+        require(0 < invocations < math.inf, "target_invocations must be above 0", invocations)
 
     @property
     def count(self) -> int:

@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-from .config import option
+from .config import check_choices, option
 from .errors import OptionError
 
 SHINGLE = 5  # characters
@@ -53,8 +53,7 @@ class CleaningConfig:
         for rule in self.rules:
             if rule not in CLEANERS:
                 raise OptionError(f"clean must be of {', '.join(CLEANERS)}, or no, got {self.clean}")
-        if self.deduplicate not in FINGERPRINTS:
-            raise OptionError(f"deduplicate must be one of {', '.join(FINGERPRINTS)}, got {self.deduplicate}")
+        check_choices(self)
         if self.min_document_length < 0:
             raise OptionError(f"min_document_length must be at least 0, got {self.min_document_length}")
         if not 0.1 <= self.near_duplicate_threshold <= 1:

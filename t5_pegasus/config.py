@@ -20,22 +20,24 @@ def option(default: Any, help: str, aliases: tuple[str, ...] = (), choices: tupl
     return dataclasses.field(default=default, metadata={"help": help, "aliases": aliases, "choices": choices})
 
 
-def _require(condition: bool, rule: str, value: object) -> None:
+def require(condition: object, rule: str, value: object) -> None:
+    """Raise OptionError with the rule and the value that breaks it, where the condition is false."""
     if not condition:
         raise OptionError(f"{rule}, got {value}")
 
 
-def _check_choices(config: Any) -> None:
+def check_choices(config: Any) -> None:
+    """Raise OptionError for a field that is none of its `choices`."""
     for field in dataclasses.fields(config):
         choices = field.metadata["choices"]
         value = getattr(config, field.name)
-        _require(not choices or value in choices, f"{field.name} must be one of {', '.join(choices)}", value)
+        require(not choices or value in choices, f"{field.name} must be one of {', '.join(choices)}", value)
 
 
 def _at_least(config: Any, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(value is None or value >= minimum, f"{name} must be at least {minimum}", value)
+        require(value is None or value >= minimum, f"{name} must be at least {minimum}", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +67,15 @@ class ModelConfig:
         _at_least(self, 4, "relative_attention_num_buckets")
         # Half the buckets of one direction are exact; the log-spaced rest must reach beyond them.
         exact = self.relative_attention_num_buckets // 2
-        _require(
+        require(
             self.relative_attention_max_distance > exact,
             f"relative_attention_max_distance must be above half of relative_attention_num_buckets ({exact})",
             self.relative_attention_max_distance,
         )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            _require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1", getattr(self, name))
+            require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1", getattr(self, name))
         # The feed-forward layers of T5 1.1 are gated: one activation for the gate, one for what it lets through.
-        _require(len(self.hidden_act) == 2, "hidden_act must be two activations", list(self.hidden_act))
+        require(len(self.hidden_act) == 2, "hidden_act must be two activations", list(self.hidden_act))
 
     @classmethod
     def load(cls, model_dir: str | Path, **overrides: Any) -> Self:
@@ -93,7 +95,7 @@ class ModelConfig:
             raise DataError(f"{path} must hold a JSON object, got {type(values).__name__}")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in overrides:
-            _require(name in fields, f"config overrides must be among {', '.join(fields)}", name)
+            require(name in fields, f"config overrides must be among {', '.join(fields)}", name)
         values = {name: value for name, value in {**values, **overrides}.items() if name in fields}
         for name, field in fields.items():
             if name not in values:
@@ -103,13 +105,13 @@ class ModelConfig:
             value = values[name]
             if name == "hidden_act":
                 names = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
-                _require(names, f"{name} in {path} must be a list of names", repr(value))
+                require(names, f"{name} in {path} must be a list of names", repr(value))
                 values[name] = tuple(value)
             elif field.type is float:
-                _require(type(value) in (int, float), f"{name} in {path} must be a number", repr(value))
+                require(type(value) in (int, float), f"{name} in {path} must be a number", repr(value))
             else:
                 kind = cast(type, field.type)
-                _require(type(value) is kind, f"{name} in {path} must be {kind.__name__}", repr(value))
+                require(type(value) is kind, f"{name} in {path} must be {kind.__name__}", repr(value))
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,8 +134,8 @@ class _Options:
         hints = get_type_hints(cls)
         values: dict[str, Any] = {}
         for name, value in options.items():
-            _require(name in names, f"options are {', '.join(names)}", name)
-            _require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
+            require(name in names, f"options are {', '.join(names)}", name)
+            require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
             values[names[name]] = _converted(name, value, hints[names[name]])
         return cls(**values)
 
@@ -156,7 +158,12 @@ class DataConfig(_Options):
     def __post_init__(self) -> None:
         """Raise OptionError where no token would be left between [CLS] and [SEP], or for an unknown way of reading."""
         _at_least(self, 3, "max_source_length", "max_target_length")
-        _check_choices(self)
+        check_choices(self)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the encoder reads at a time; None where it reads all that there are."""
+        return self.max_source_length if self.long_text == "window" else None
 
 
 # Titles that are drawn of a text at once: with all of a large vocabulary to draw from, each takes megabytes.
@@ -198,44 +205,44 @@ class GenerationConfig(_Options):
         _at_least(self, 1, "num_beams", "max_new_tokens", "num_return_sequences", "batch_tokens", "num_beam_groups")
         _at_least(self, 0, "min_new_tokens", "no_repeat_ngram_size", "diversity_penalty", "top_k", "seed")
         for name in ("length_penalty", "repetition_penalty", "diversity_penalty", "temperature"):
-            _require(math.isfinite(getattr(self, name)), f"{name} must be a finite number", getattr(self, name))
+            require(math.isfinite(getattr(self, name)), f"{name} must be a finite number", getattr(self, name))
         # Beyond, a length to this power is no longer a number.
-        _require(abs(self.length_penalty) <= 10, "length_penalty must be from -10 to 10", self.length_penalty)
+        require(abs(self.length_penalty) <= 10, "length_penalty must be from -10 to 10", self.length_penalty)
         for name in ("repetition_penalty", "temperature"):
-            _require(getattr(self, name) > 0, f"{name} must be above 0", getattr(self, name))
-        _require(0 < self.top_p <= 1, "top_p must be above 0 and at most 1", self.top_p)
-        _require(all(token >= 0 for token in self.suppress_tokens), "suppress_tokens must be ids", self.suppress_tokens)
+            require(getattr(self, name) > 0, f"{name} must be above 0", getattr(self, name))
+        require(0 < self.top_p <= 1, "top_p must be above 0 and at most 1", self.top_p)
+        require(all(token >= 0 for token in self.suppress_tokens), "suppress_tokens must be ids", self.suppress_tokens)
         limit, shortest = self.max_new_tokens, self.min_new_tokens
-        _require(shortest <= limit, f"min_new_tokens must be at most max_new_tokens ({limit})", shortest)
+        require(shortest <= limit, f"min_new_tokens must be at most max_new_tokens ({limit})", shortest)
         if self.do_sample:
-            _require(self.num_beams == 1, "num_beams must be 1 with do_sample", self.num_beams)
+            require(self.num_beams == 1, "num_beams must be 1 with do_sample", self.num_beams)
             most = MOST_SAMPLES
-            _require(
+            require(
                 self.num_return_sequences <= most,
                 f"num_return_sequences must be at most {most}",
                 self.num_return_sequences,
             )
         else:
             titles = self.num_return_sequences
-            _require(
+            require(
                 titles <= self.num_beams, f"num_return_sequences must be at most num_beams ({self.num_beams})", titles
             )
         self._require_only_with(self.do_sample, "do_sample", "temperature", "top_k", "top_p", "seed")
         self._require_only_with(self.num_beams > 1, "num_beams above 1", "early_stopping", "num_beam_groups")
         self._require_only_with(self.num_beam_groups > 1, "num_beam_groups above 1", "diversity_penalty")
         groups = self.num_beam_groups
-        _require(
+        require(
             self.num_beams % groups == 0, f"num_beams must be a multiple of num_beam_groups ({groups})", self.num_beams
         )
         if groups > 1:  # or all groups would find the same
-            _require(self.diversity_penalty > 0, "diversity_penalty must be above 0 with num_beam_groups", 0)
+            require(self.diversity_penalty > 0, "diversity_penalty must be above 0 with num_beam_groups", 0)
 
     def _require_only_with(self, condition: bool, rule: str, *names: str) -> None:
         """Refuse options that would have no effect, since who gives them expects one."""
         for field in dataclasses.fields(self):
             if field.name in names and not condition:
                 value = getattr(self, field.name)
-                _require(value == field.default, f"{field.name} is only for {rule}", value)
+                require(value == field.default, f"{field.name} is only for {rule}", value)
 
     @property
     def num_rows(self) -> int:
@@ -258,10 +265,10 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         return None if value is None else _converted(name, value, get_args(hint)[0])
     if get_origin(hint) is tuple:
         items = isinstance(value, Iterable) and not isinstance(value, str)
-        _require(items, f"{name} must be a list", repr(value))
+        require(items, f"{name} must be a list", repr(value))
         return tuple(_converted(name, item, get_args(hint)[0]) for item in value)
     rule, fits, convert = _KINDS[hint]
-    _require(fits(value), f"{name} must be {rule}", repr(value))
+    require(fits(value), f"{name} must be {rule}", repr(value))
     return convert(value)
 
 
@@ -288,16 +295,16 @@ class LearningConfig:
         """Raise OptionError for a value that training cannot use."""
         _at_least(self, 0, "weight_decay", "max_grad_norm", "seed")
         _at_least(self, 1, "gradient_accumulation_steps", "pad_to_multiple_of")
-        _require(self.seed < 2**32, "seed must be below 2 ** 32", self.seed)
+        require(self.seed < 2**32, "seed must be below 2 ** 32", self.seed)
         for name in ("learning_rate", "weight_decay", "max_grad_norm"):
             value = getattr(self, name)
-            _require(value is None or math.isfinite(value), f"{name} must be a finite number", value)
+            require(value is None or math.isfinite(value), f"{name} must be a finite number", value)
         rate = self.learning_rate
-        _require(rate is None or rate > 0, "learning_rate must be above 0", rate)
+        require(rate is None or rate > 0, "learning_rate must be above 0", rate)
         for name in ("label_smoothing_factor", "dropout_rate"):
             value = getattr(self, name)
-            _require(value is None or 0 <= value < 1, f"{name} must be at least 0 and below 1", value)
-        _check_choices(self)
+            require(value is None or 0 <= value < 1, f"{name} must be at least 0 and below 1", value)
+        check_choices(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,7 +324,7 @@ class TrainingConfig(LearningConfig):
         super().__post_init__()
         _at_least(self, 1, "num_train_epochs", "per_device_train_batch_size", "max_eval_samples", "eval_num_beams")
         _at_least(self, 0, "early_stopping_patience")
-        _require(0 <= self.warmup_ratio <= 1, "warmup_ratio must be from 0 to 1", self.warmup_ratio)
+        require(0 <= self.warmup_ratio <= 1, "warmup_ratio must be from 0 to 1", self.warmup_ratio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,4 +347,4 @@ class PretrainingConfig(LearningConfig):
         super().__post_init__()
         _at_least(self, 0, "warmup_steps")
         _at_least(self, 1, "max_steps", "batch_tokens", "logging_steps", "save_steps", "save_total_limit")
-        _require(self.learning_rate is not None, "learning_rate must be a number", self.learning_rate)
+        require(self.learning_rate is not None, "learning_rate must be a number", self.learning_rate)

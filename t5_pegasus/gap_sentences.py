@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-from .config import option
+from .config import check_choices, option
 from .errors import OptionError
 from .sentences import SPLITTERS, gather_chunks
 from .tokenizer import load_cut
@@ -197,10 +197,7 @@ class GapSentenceConfig:
             raise OptionError(f"max_length must be at least 1, got {self.max_length}")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed must be from 0 to 2 ** 32 - 1, got {self.seed}")
-        for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in choices:
-                raise OptionError(f"{field.name} must be one of {', '.join(choices)}, got {value}")
+        check_choices(self)
         _ = self.rates
 
     @functools.cached_property

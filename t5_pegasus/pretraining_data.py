@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .cleaning import FINGERPRINTS, KEY_BYTES, CleaningConfig, clean
-from .config import option
+from .config import check_choices, option
 from .corpus import SEPARATORS, Block, block_documents, list_files, read_blocks
 from .errors import DataError, OptionError
 from .files import atomic_path, atomic_text, check_target
@@ -48,9 +48,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a separator that is not known."""
-        if self.document_separator not in SEPARATORS:
-            rule = f"document_separator must be one of {', '.join(SEPARATORS)}"
-            raise OptionError(f"{rule}, got {self.document_separator}")
+        check_choices(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +66,7 @@ class OutputConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a format that is not there and for sizes nothing fits in."""
-        if self.output_format not in FORMATS:
-            raise OptionError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format}")
+        check_choices(self)
         for name, least in (("max_source_length", 3), ("max_target_length", 3), ("pairs_per_shard", 1)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -210,7 +210,7 @@ class AutoTitle:
         """
         config = GenerationConfig.make(**generation)
         data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
-        return self._stream(self._encode(text, data), config, self._prefix(config), _window(data))
+        return self._stream(self.encode(text, data), config, self.encode_prefix(config), data.window)
 
     def _stream(
         self, source: list[int], config: GenerationConfig, prefix: list[int], window: int | None
@@ -231,18 +231,17 @@ class AutoTitle:
         self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool = False
     ) -> Iterator[list[Hypothesis]]:
         """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
-        prefix = self._prefix(config)
-        window = _window(data)
+        prefix = self.encode_prefix(config)
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-                sources = [self._encode(text, data) for text in texts[start : start + _TEXTS_AT_A_TIME]]
+                sources = [self.encode(text, data) for text in texts[start : start + _TEXTS_AT_A_TIME]]
                 found = [[Hypothesis("", 0.0, ())]] * len(sources)  # what an empty text has
                 rows = [row for row, source in enumerate(sources) if source]
                 # A long title takes as much room as a long text.
                 lengths = [max(len(sources[row]), config.max_new_tokens) for row in rows]
                 for batch in budget_batches(lengths, config.batch_tokens // config.num_rows):
                     candidates = self.decoder.search_batch(
-                        [sources[rows[place]] for place in batch], config, prefix, window
+                        [sources[rows[place]] for place in batch], config, prefix, data.window
                     )
                     for place, titles in zip(batch, candidates, strict=True):
                         found[rows[place]] = [
@@ -252,13 +251,13 @@ class AutoTitle:
                 bar.update(len(sources) - len(rows))
                 yield from found
 
-    def _encode(self, text: str, data: DataConfig) -> list[int]:
+    def encode(self, text: str, data: DataConfig) -> list[int]:
         """Return the tokens of what is read of a text; none of an empty one."""
         if not text.strip():
             return []
         return LONG_TEXT[data.long_text](self.tokenizer, text, data.max_source_length)
 
-    def _prefix(self, config: GenerationConfig) -> list[int]:
+    def encode_prefix(self, config: GenerationConfig) -> list[int]:
         """Return the tokens that every title begins with.
 
         Raises OptionError for a prefix that the vocabulary cannot spell or that is forbidden, and for a suppressed
@@ -274,8 +273,3 @@ class AutoTitle:
             raise OptionError(f"title_prefix must hold none of suppress_tokens, got {text!r}")
         check_prefix(prefix, config)
         return prefix
-
-
-def _window(data: DataConfig) -> int | None:
-    """Return how many tokens the encoder reads at a time, None where it reads all that there are."""
-    return data.max_source_length if data.long_text == "window" else None

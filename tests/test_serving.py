@@ -128,6 +128,7 @@ class Fake:
 
     def __init__(self, title: AutoTitle) -> None:
         self.tokenizer, self.decoder = title.tokenizer, self
+        self.encode, self.encode_prefix = title.encode, title.encode_prefix
         self.gate, self.entered = threading.Event(), threading.Event()
         self.batches: list[int] = []
         self.given_up: list[int] = []
@@ -496,6 +497,13 @@ BAD = [
     (b'{"data": "a", "parameters": {"topk": 3, "num_beams": 3}}', JSON, 422, "invalid_options", "parameters"),
     (
         '{"data": "a", "parameters": {"title_prefix": "万丈三上下不与丁七"}}'.encode(),
+        JSON,
+        422,
+        "invalid_options",
+        "parameters",
+    ),
+    (
+        '{"data": "a", "parameters": {"title_prefix": "😀"}}'.encode(),
         JSON,
         422,
         "invalid_options",

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..config import option
+from ..config import check_choices, option
 from ..errors import OptionError
 from .local import run_local
 from .spark import run_spark
@@ -27,7 +27,6 @@ class RunnerConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a runner that is not there, and fewer than one process."""
-        if self.runner not in RUNNERS:
-            raise OptionError(f"runner must be one of {', '.join(RUNNERS)}, got {self.runner}")
+        check_choices(self)
         if self.workers < 1:
             raise OptionError(f"workers must be at least 1, got {self.workers}")

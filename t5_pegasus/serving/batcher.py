@@ -14,10 +14,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from ..config import DataConfig, GenerationConfig
-from ..long_text import LONG_TEXT
+from ..errors import OptionError
 from ..search import Candidate
 from ..title import AutoTitle, Hypothesis
-from ..tokenizer import PegasusTokenizer
 from .errors import ServiceError
 from .logs import logger
 from .metrics import Metrics
@@ -127,7 +126,7 @@ class Batcher:
         title = self.ready()
         self._check_room(len(texts))
         loop = asyncio.get_running_loop()
-        jobs = await loop.run_in_executor(self._encoder, self._encode, title.tokenizer, texts, configs)
+        jobs = await loop.run_in_executor(self._encoder, self._encode, title, texts, configs)
         for job in jobs:
             job.on_title = on_title
         with self._changed:
@@ -137,18 +136,16 @@ class Batcher:
             self._changed.notify_all()
         return [asyncio.wrap_future(job.future) for job in jobs]
 
-    def _encode(
-        self, tokenizer: PegasusTokenizer, texts: Sequence[str], configs: Sequence[GenerationConfig]
-    ) -> list[Job]:
+    def _encode(self, title: AutoTitle, texts: Sequence[str], configs: Sequence[GenerationConfig]) -> list[Job]:
         jobs = []
         for text, config in zip(texts, configs, strict=True):
-            before = tokenizer.num_truncated
-            source = LONG_TEXT[self._data.long_text](tokenizer, text, self._data.max_source_length)
-            truncated = tokenizer.num_truncated > before
-            prefix = tokenizer.encode(config.title_prefix)[1:-1]
-            if len(prefix) >= config.max_new_tokens:
-                message = f"max_new_tokens must be more than title_prefix has ({len(prefix)})"
-                raise ServiceError(422, "invalid_options", message, "parameters")
+            before = title.tokenizer.num_truncated
+            source = title.encode(text, self._data)
+            truncated = title.tokenizer.num_truncated > before
+            try:
+                prefix = title.encode_prefix(config)
+            except OptionError as error:
+                raise ServiceError(422, "invalid_options", str(error), "parameters") from None
             jobs.append(Job(source, prefix, truncated, config))
         return jobs
 
@@ -243,7 +240,7 @@ class Batcher:
 
     def _search(self, title: AutoTitle, jobs: list[Job]) -> list[Answer]:
         config, prefix = jobs[0].config, jobs[0].prefix
-        window = self._data.max_source_length if self._data.long_text == "window" else None
+        window = self._data.window
         if jobs[0].on_title is not None:
             found = [self._follow(title, jobs[0], title.decoder.stream(jobs[0].source, config, prefix, window))]
         else:

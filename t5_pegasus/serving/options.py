@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import DataConfig, GenerationConfig, option
+from ..config import DataConfig, GenerationConfig, check_choices, option
 from ..errors import OptionError
 from ..files import read_lines
 from ..locations import FINE_TUNED, choose_model_dir, find_weights, is_exported
@@ -55,10 +55,7 @@ class ServingConfig:
             raise OptionError(f"port must be from 0 to 65535, got {self.port}")
         if self.max_texts > self.max_queue:
             raise OptionError(f"max_texts must be at most max_queue ({self.max_queue}), got {self.max_texts}")
-        for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in choices:
-                raise OptionError(f"{field.name} must be one of {', '.join(choices)}, got {value}")
+        check_choices(self)
 
 
 # The generation options that a flag of the service limits.
