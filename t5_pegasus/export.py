@@ -1,15 +1,20 @@
 """Write a model as ONNX graphs: `python -m t5_pegasus.export --model_dir DIR --output_dir DIR [--quantize int8]`.
 
-The output directory holds what `engines/onnx.py` runs without TensorFlow, opset 20:
+The output directory holds what `engines/onnx.py` runs without TensorFlow, opset 24:
 
 - `encoder.onnx`: `ids` int64 [windows, window_len] and `joined` int64 [sources, source_len], the places of a source's
   tokens in the flattened ids, -1 at padding -> `mask` float [sources, 1, 1, source_len] (0, or -inf at padding) and,
   for each layer, `cross_key_N`, `cross_value_N` float [sources, heads, source_len, head_size];
-- `decoder.onnx`, one token a beam: `tokens` int64 [sources, beams], `parents` int64 [rows] (the row of the caches that
-  each beam goes on from), `edited` int64 [edits, 2], (row, token) pairs whose log-probabilities are multiplied by
-  `factors` float [edits], `top` int64 [1], `mask`, `cross_*` of the encoder, and for each layer `key_N`, `value_N`
-  float [rows before, heads, length, head_size] -> `best` int64 and `log_probs` float [rows, top], and the caches one
-  token longer, `new_key_N`, `new_value_N`;
+- `decoder.onnx`, one token a beam: `tokens` int64 [sources, beams], `position` int64 [1] of these tokens, `edited`
+  int64 [edits, 2], (row, token) pairs whose log-probabilities are multiplied by `factors` float [edits], `top` int64
+  [1], `mask`, `cross_*` of the encoder, and for each layer `key_N`, `value_N` float [caches, heads, slots, head_size],
+  where a cache is of a source or of a beam, and each token of its beams has a slot -> `best` int64 and `log_probs`
+  float [sources * beams, top], and the caches with these tokens from slot `write` int64 [caches] on, `new_key_N`,
+  `new_value_N`, which may be the very memory of the old ones. `visible` float [caches, 1, beams of a cache, slots] is
+  0 where a slot holds a beam's own past (or this token), else -inf; `offsets` int64 [caches, slots] are the positions
+  of slots less `position`. So beams that go on from others move no cache, and their common past is there once;
+- `gather.onnx`: `values` float [sources, heads, length, head_size] and `rows` int64 [new sources, heads, new length],
+  places in the first three axes flattened -> `taken` float [new sources, heads, new length, head_size];
 - the weights beside them as external data, `vocab.txt` and `config.json`.
 
 With int8 every matrix is rounded with a scale a column, and what it multiplies with a scale a row at run time, so that
@@ -40,9 +45,9 @@ from .locations import choose_model_dir, find_weights
 from .logits import ALMOST_CERTAIN
 from .model import PegasusT5, build_model
 
-OPSET = 20
+OPSET = 24
 MICROSOFT = "com.microsoft"  # operations that ONNX Runtime has beyond the standard
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+ENCODER, DECODER, GATHER = "encoder.onnx", "decoder.onnx", "gather.onnx"
 
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
 
@@ -79,9 +84,9 @@ def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, 
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
         folder = Path(temporary) / "model"
         folder.mkdir()
-        for name, make in ((ENCODER, _encoder_graph), (DECODER, _decoder_graph)):
+        for name, make in ((ENCODER, _encoder_graph), (DECODER, _decoder_graph), (GATHER, _gather_graph)):
             opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-            model = helper.make_model(make(t5, quantize), opset_imports=opsets, ir_version=10)
+            model = helper.make_model(make(t5, quantize), opset_imports=opsets, ir_version=12)
             # Beside the graph, since a protocol buffer holds no more than 2 GB.
             onnx.save_model(
                 model, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024
@@ -162,10 +167,13 @@ class _Graph:
         if self.many_rows or len(names) == 1:
             quantized = self.quantized(x) if self.quantize else ("", "")
             return [self.product(x, quantized, name, self.weights[name].numpy()) for name in names]
+        return list(self("Split", self.joined(x, *names), outputs=len(names), axis=1, num_outputs=len(names)))
+
+    def joined(self, x: str, *names: str) -> str:
+        """Multiply rows by several weight matrices at once; the products stand one after the other in a row."""
         weight = np.concatenate([self.weights[name].numpy() for name in names], axis=1)
         quantized = self.quantized(x) if self.quantize else ("", "")
-        product = self.product(x, quantized, "+".join(names), weight)
-        return list(self("Split", product, outputs=len(names), axis=1, num_outputs=len(names)))
+        return self.product(x, quantized, "+".join(names), weight)
 
     def quantized(self, x: str) -> tuple[str, str]:
         """Return rows rounded to uint8 round 128, each with a scale of its own; and the scales, float [rows, 1]."""
@@ -208,18 +216,15 @@ class _Graph:
         root = self("Sqrt", self("Add", mean, self.constant(np.float32(1e-6), "epsilon")))
         return str(self("Mul", self("Div", x, root), self.weight(name)))
 
-    def heads(self, x: str, batch: str) -> str:
-        """Split rows [batch * length, heads * size] into [batch, heads, length, size]; `batch` is int64 [1]."""
+    def heads(self, x: str, batch: str, parts: int = 1) -> str:
+        """Split rows [batch * length, parts * heads * size] into [batch, parts * heads, length, size].
+
+        `batch` is int64 [1].
+        """
         config = self.config
-        tail = self.ints(-1, config.num_attention_heads, config.attention_head_size)
+        tail = self.ints(-1, parts * config.num_attention_heads, config.attention_head_size)
         split = self("Reshape", x, self("Concat", batch, tail, axis=0))
         return str(self("Transpose", split, perm=[0, 2, 1, 3]))
-
-    def one_each(self, x: str) -> str:
-        """Split rows, each a sequence of one token, into [rows, heads, 1, size]."""
-        return str(
-            self("Reshape", x, self.ints(-1, self.config.num_attention_heads, 1, self.config.attention_head_size))
-        )
 
     def attend(self, query: str, key: str, value: str, bias: str) -> str:
         """Return [batch, heads, queries, size]; `bias` is added to the scores [batch, heads, queries, keys]."""
@@ -307,7 +312,10 @@ def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
     g, config = _Graph(t5, quantize, many_rows=False), t5.config
     size = (config.num_attention_heads, config.attention_head_size)
     tokens = g.input("tokens", _INT, "sources", "beams")
-    parents = g.input("parents", _INT, "rows")
+    position = g.input("position", _INT, 1)
+    write = g.input("write", _INT, "caches")
+    offsets = g.input("offsets", _INT, "caches", "slots")
+    visible = g.input("visible", _FLOAT, "caches", 1, "cache_beams", "slots")
     edited = g.input("edited", _INT, "edits", 2)
     factors = g.input("factors", _FLOAT, "edits")
     top = g.input("top", _INT, 1)
@@ -315,36 +323,39 @@ def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
     cross = [
         g.input(name, _FLOAT, "sources", size[0], "source_len", size[1]) for name in _cache_names(config, "cross_")
     ]
-    caches = [g.input(name, _FLOAT, "rows_before", size[0], "length", size[1]) for name in _cache_names(config)]
+    caches = [g.input(name, _FLOAT, "caches", size[0], "slots", size[1]) for name in _cache_names(config)]
 
-    sources, length = g.length(tokens, 0), g.length(caches[0], 2)
+    sources, owners = g.length(tokens, 0), g.length(caches[0], 0)
     bias_name = "decoder/block_000/layer_000/SelfAttention/relative_attention_bias"
     layer = t5.layers["Decoder-Embedding-Relative-Position"]
 
-    def bias(keys: str) -> str:
-        """Return the biases of the one query at `length` for so many keys, [1, heads, 1, keys]."""
-        return str(g("Unsqueeze", g.position_bias(layer, bias_name, g("Sub", g.range(keys), length)), g.ints(0, 2)))
+    def bias(offsets: str) -> str:
+        """Return the biases of keys so many tokens after their query, [caches or 1, heads, 1, keys]."""
+        biases = g.position_bias(layer, bias_name, offsets)  # [heads, caches or 1, keys]
+        return str(g("Unsqueeze", g("Transpose", biases, perm=[1, 0, 2]), g.ints(2)))
 
-    self_bias = bias(g("Add", length, g.ints(1)))
-    cross_bias = g("Add", bias(g.length(mask, 3)), mask) if config.cross_position_bias else mask
+    self_bias = g("Add", bias(offsets), visible)
+    cross_bias = mask
+    if config.cross_position_bias:
+        source_offsets = g("Sub", g.range(g.length(mask, 3)), position)
+        cross_bias = g("Add", bias(g("Unsqueeze", source_offsets, g.ints(0))), mask)
     x = g.embed(g("Reshape", tokens, g.ints(-1)))
     new_caches = []
     for number in range(config.num_hidden_layers):
         block = f"decoder/block_{number:03d}"
         attention = f"{block}/layer_000/SelfAttention"
         y = g.norm(x, f"{block}/layer_000/rms_norm/scale")
-        query, key, value = (g.one_each(z) for z in g.matmuls(y, *(f"{attention}/{name}" for name in "qkv")))
+        # Beams of a cache, below those of a source, stand in the query axis: its keys and values are there once.
+        parts = g.heads(g.joined(y, *(f"{attention}/{name}" for name in "qkv")), owners, parts=3)
+        query, *keys_and_values = g("Split", parts, outputs=3, axis=1, num_outputs=3)
         key, value = (
-            g("Concat", g("Gather", cache, parents), new, axis=2)
-            for cache, new in zip(caches[2 * number :], (key, value), strict=False)
+            g("TensorScatter", cache, new, write, axis=2)
+            for cache, new in zip(caches[2 * number :], keys_and_values, strict=False)
         )
         new_caches += [key, value]
-        attended = g.rows(g.attend(query, key, value, self_bias), g.width)
-        x = g("Add", x, g.matmul(attended, f"{attention}/o"))
+        x = g("Add", x, g.matmul(g.merge(g.attend(query, key, value, self_bias)), f"{attention}/o"))
         attention = f"{block}/layer_001/EncDecAttention"
-        query = g.matmul(g.norm(x, f"{block}/layer_001/rms_norm/scale"), f"{attention}/q")
-        # Beams of a source stand in the query axis, so that its keys and values are there once.
-        query = g.heads(query, sources)
+        query = g.heads(g.matmul(g.norm(x, f"{block}/layer_001/rms_norm/scale"), f"{attention}/q"), sources)
         attended = g.merge(g.attend(query, cross[2 * number], cross[2 * number + 1], cross_bias))
         x = g("Add", x, g.matmul(attended, f"{attention}/o"))
         y = g.norm(x, f"{block}/layer_002/rms_norm/scale")
@@ -359,8 +370,18 @@ def _decoder_graph(t5: PegasusT5, quantize: str) -> Any:
     g.output(best_log_probs, "log_probs", _FLOAT, "rows", "top")
     g.output(best, "best", _INT, "rows", "top")
     for name, cache in zip(_cache_names(config, "new_"), new_caches, strict=True):
-        g.output(cache, name, _FLOAT, "rows", size[0], "new_length", size[1])
+        g.output(cache, name, _FLOAT, "caches", size[0], "slots", size[1])
     return g.finish("decoder")
+
+
+def _gather_graph(t5: PegasusT5, quantize: str) -> Any:
+    g = _Graph(t5, quantize, many_rows=False)
+    heads, size = t5.config.num_attention_heads, t5.config.attention_head_size
+    values = g.input("values", _FLOAT, "sources", heads, "length", size)
+    rows = g.input("rows", _INT, "new_sources", heads, "new_length")
+    taken = g("Gather", g("Reshape", values, g.ints(-1, size)), rows)
+    g.output(taken, "taken", _FLOAT, "new_sources", heads, "new_length", size)
+    return g.finish("gather")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
-"""The exported form of weights, made once and kept beside them: what makes ONNX Runtime the default on a CPU."""
+"""The exported form of weights, made once and kept: what makes ONNX Runtime the default on a CPU."""
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -14,39 +15,74 @@ from .engines import approximates_gelu
 from .engines.onnx import GRAPHS
 
 # What an export has, and what only a finished one has.
-_FILES = ("encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data", "vocab.txt", "config.json")
+_FILES = (
+    "encoder.onnx",
+    "encoder.onnx.data",
+    "decoder.onnx",
+    "decoder.onnx.data",
+    "gather.onnx",
+    "vocab.txt",
+    "config.json",
+)
 _HOUR = 3600
 
 
 def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     """Return a directory in `WEIGHTS.onnx` with the weights as `export` writes them; make it if it is not there.
 
-    It is named by a hash of the weights and one of the model directory's files, so that a change makes another, and
-    nothing that may be in use is ever written to. Those of earlier weights are removed. TensorFlow is loaded only for
-    making one, which is said.
+    It lies beside the weights or, where nothing can be written there, in the user's cache. It is named by a hash of the
+    weights and one of the model directory's files, so that a change makes another, and nothing that may be in use is
+    ever written to. Those of earlier weights are removed. TensorFlow is loaded only for making one, which is said.
 
-    Returns: None, saying why, where nothing can be written beside the weights.
+    Returns: None, saying why, where nothing can be written in either place.
 
     Raises OSError for files that cannot be read, OptionError for a model that ONNX Runtime's engine does not compute.
     """
     model_dir, weights = Path(model_dir), Path(weights)
     approximates_gelu(ModelConfig.load(model_dir).hidden_act)
-    folder = weights.with_name(f"{weights.name}.onnx")
     of_weights = _hash(_files(weights))
     of_model = _hash((model_dir / "config.json", model_dir / "vocab.txt"), str(GRAPHS))
-    target = folder / f"{of_weights}-{of_model}"
-    if _is_whole(target):
-        return target
-    try:
-        folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder) as temporary:
-            print(f"exporting {weights} to {folder}/ for ONNX Runtime, once", file=sys.stderr)
-            _export(model_dir, weights, Path(temporary), target)
-    except OSError as error:
-        print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
+    name = f"{of_weights}-{of_model}"
+    folders = _folders(weights)
+    for folder in folders:
+        if _is_whole(folder / name):
+            return folder / name
+    temporary = _make_temporary(folders)
+    if temporary is None:
         return None
+    with temporary:
+        folder = Path(temporary.name).parent
+        print(f"exporting {weights} to {folder}/ for ONNX Runtime, once", file=sys.stderr)
+        try:
+            _export(model_dir, weights, Path(temporary.name), folder / name)
+        except OSError as error:
+            print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
+            return None
     _tidy(folder, of_weights)
-    return target
+    return folder / name
+
+
+def _folders(weights: Path) -> list[Path]:
+    """Return where exports of weights may lie: beside them, and in the user's cache, a folder for each path."""
+    name = f"{weights.name}.onnx"
+    beside = weights.with_name(name)
+    # A path that is not absolute is to be ignored; it is also what is left of "~" where there is no home.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not cache.is_absolute():
+        return [beside]
+    of_path = hashlib.sha256(os.fsencode(weights.absolute().parent)).hexdigest()[:16]
+    return [beside, cache / "t5_pegasus" / of_path / name]
+
+
+def _make_temporary(folders: Iterable[Path]) -> tempfile.TemporaryDirectory[str] | None:
+    """Make a temporary directory in the first folder that can be written to, None if there is none."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(prefix="tmp-", dir=folder)
+        except OSError as error:
+            print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
+    return None
 
 
 def _export(model_dir: Path, weights: Path, temporary: Path, target: Path) -> None:
@@ -80,7 +116,7 @@ def _hash(files: Iterable[Path], start: str = "") -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _FILES)
+    return all(os.path.isfile(folder / name) for name in _FILES)  # unlike Path's, False where it may not look
 
 
 def _tidy(folder: Path, of_weights: str) -> None:

@@ -46,8 +46,20 @@ def make_engine(request, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("cross_position_bias", [True, False])
-def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bias, make_engine):
+def exchanged(random, position, previous_width):
+    """Return the beam that each beam goes on from: as in beam search, where most die out soon."""
+    width = 1 if position == 0 else 2 if 10 < position < 30 else 3
+    return random.integers(0, previous_width, width)
+
+
+def independent(random, position, previous_width):
+    """Return the beam that each beam goes on from: as in sampling, where each is its own, and some come to an end."""
+    width = 1 if position == 0 else 12 if position < 25 else 9
+    return np.sort(random.choice(previous_width, width, replace=previous_width < width))
+
+
+@pytest.mark.parametrize(("cross_position_bias", "go_on"), [(True, exchanged), (False, exchanged), (True, independent)])
+def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bias, go_on, make_engine):
     """Sources of unlike length, beams that change places, sources that leave: 40 tokens, past the exact buckets."""
     t5 = build_model(TINY_MODEL_DIR, with_lm="linear", cross_position_bias=cross_position_bias, **SHAPE)
     random = np.random.default_rng(7)
@@ -59,9 +71,8 @@ def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bi
     for position in range(40):
         places = np.array([0, 2, 3] if position == 20 else range(len(alive)), np.int32)
         alive = [alive[place] for place in places]
-        width = 1 if position == 0 else 2 if 10 < position < 30 else 3
-        parents = places[:, None] * previous_width + random.integers(0, previous_width, (len(alive), width))
-        previous_width = width
+        parents = np.stack([place * previous_width + go_on(random, position, previous_width) for place in places])
+        previous_width = width = parents.shape[1]
         tokens = random.integers(106, 7000, (len(alive), width)).astype(np.int32)
         prefixes = [[*prefixes[parent], token] for parent, token in zip(parents.ravel(), tokens.ravel(), strict=True)]
         state, best, log_probs = engine.step(state, tokens, parents, places, NO_EDITS, 7000)

@@ -1,4 +1,4 @@
-"""The export beside the weights: made once, made anew when something changed, never half-made, nothing else removed."""
+"""The export of weights: made once, made anew when something changed, never half-made, nothing else removed."""
 
 import os
 import re
@@ -22,6 +22,7 @@ TEXT = "".join(chr(0x4E00 + number) for number in range(200, 240))
 def own_model(random_model_dir, tmp_path, monkeypatch):
     """Return a model directory of the test's own: tiny, with random weights; on a machine without a GPU."""
     monkeypatch.setattr(title, "_choose_engine", lambda: "onnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return shutil.copytree(random_model_dir, tmp_path / "model")
 
 
@@ -90,8 +91,26 @@ def test_an_export_that_fails_leaves_nothing_and_the_model_in_memory_serves(own_
     assert list((own_model / "model.safetensors.onnx").iterdir()) == []
 
 
+def test_where_the_weights_can_only_be_read_the_export_is_in_the_user_s_cache(own_model, tmp_path, capsys, monkeypatch):
+    weights = own_model / "model.safetensors"
+    expected = AutoTitle.load(own_model, engine="keras").generate(TEXT)
+    (own_model / "model.safetensors.onnx").write_text("a file where the folder is to be")
+    assert AutoTitle.load(own_model, weights).generate(TEXT) == expected
+    found = cached_export(own_model, weights)
+    assert found.is_relative_to(tmp_path / "cache" / "t5_pegasus")
+    assert capsys.readouterr().err.count("exporting") == 1
+    # Weights of the same name in another place have a folder of their own: neither removes the other's.
+    other = shutil.copytree(own_model, tmp_path / "other")
+    with open(other / "model.safetensors", "ab") as file:
+        file.write(b"\n")
+    monkeypatch.setattr("t5_pegasus.onnx_cache._export", lambda *arguments: arguments[-1].mkdir())
+    assert cached_export(other, other / "model.safetensors").parent != found.parent
+    assert cached_export(own_model, weights) == found
+
+
 def test_where_nothing_can_be_written_the_model_is_built_once(own_model, capsys, monkeypatch):
     (own_model / "model.safetensors.onnx").write_text("a file where the folder is to be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own_model / "model.safetensors.onnx"))
     built = []
     build_model = model.build_model
     monkeypatch.setattr(model, "build_model", lambda *arguments: built.append(1) or build_model(*arguments))

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -13,14 +13,36 @@ from ..errors import CheckpointError
 from ..logits import Edits
 from ..long_text import divide
 
-GRAPHS = 2  # the graphs' inputs and outputs, as `export` writes them; counted up when they change
+GRAPHS = 3  # the graphs' inputs and outputs, as `export` writes them; counted up when they change
+_STEPS = 16  # for which the caches have slots left when they are made anew
+_SHARED = 8  # times the tokens of one beam that a source's cache may hold, before its beams get caches of their own
+
+
+_FOUND = ("best", "log_probs")
+
+
+class Slots(NamedTuple):
+    """What the slots of the caches hold: a token each, of any beam that reads the cache.
+
+    used: slots so far, the same in every cache. positions: int64 [caches, slots], of the tokens. past: bool [caches,
+    beams of a cache, slots], True where a slot holds a token of the beam's own. apart: False where a cache is a
+    source's, True where it is one beam's.
+    """
+
+    used: int
+    positions: np.ndarray
+    past: np.ndarray
+    apart: bool
 
 
 class State(NamedTuple):
     """Where a batch stands: tensors of the runtime by their names in `decoder.onnx` (see `export`)."""
 
+    position: int
+    slots: Slots
     caches: dict[str, OrtValue]
     cross: dict[str, OrtValue]
+    binding: Any
 
 
 class OnnxEngine:
@@ -44,25 +66,28 @@ class OnnxEngine:
             config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
             if config.get("graphs") != GRAPHS:
                 raise ValueError("it was made by another version, export it again")
-            self._encoder, self._decoder = (
+            self._encoder, self._decoder, self._gather = (
                 onnxruntime.InferenceSession(str(model_dir / name), options, providers=["CPUExecutionProvider"])
-                for name in ("encoder.onnx", "decoder.onnx")
+                for name in ("encoder.onnx", "decoder.onnx", "gather.onnx")
             )
         except Exception as error:  # the runtime's own errors have no common base
             raise CheckpointError(f"{model_dir} is not an exported model, or damaged: {error}") from error
         self._heads, self._head_size = config["num_attention_heads"], config["attention_head_size"]
         self._vocab_size = config["vocab_size"]
         self._encoder_outputs = [output.name for output in self._encoder.get_outputs()]
-        self._decoder_outputs = [output.name for output in self._decoder.get_outputs()]
-        self._cache_names = [name.removeprefix("new_") for name in self._decoder_outputs if name.startswith("new_")]
+        outputs = (output.name for output in self._decoder.get_outputs())
+        self._cache_names = [name.removeprefix("new_") for name in outputs if name.startswith("new_")]
 
     def start(self, sources: list[list[int]], window: int | None = None) -> State:
         """Encode the sources and compute their keys and values in every layer."""
         windows = divide(sources, window)._asdict()
         inputs = {name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in windows.items()}
         outputs = self._encoder.run_with_ort_values(self._encoder_outputs, inputs)
-        empty = OrtValue.ortvalue_from_numpy(np.zeros((len(sources), self._heads, 0, self._head_size), np.float32))
-        return State(dict.fromkeys(self._cache_names, empty), dict(zip(self._encoder_outputs, outputs, strict=True)))
+        cross = dict(zip(self._encoder_outputs, outputs, strict=True))
+        slots = Slots(0, np.zeros((len(sources), 1), np.int64), np.zeros((len(sources), 1, 1), bool), False)
+        shape = (len(sources), self._heads, 1, self._head_size)
+        caches = {name: OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in self._cache_names}
+        return State(0, slots, caches, cross, self._bind(caches, cross))
 
     def step(
         self,
@@ -74,20 +99,98 @@ class OnnxEngine:
         top: int,
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """Advance every beam by one token; see `search.Engine`."""
-        caches, cross = state
-        if len(sources) < cross["mask"].shape()[0]:
-            cross = {name: OrtValue.ortvalue_from_numpy(value.numpy()[sources]) for name, value in cross.items()}
+        position, slots, caches, cross, binding = state
+        rows, beams, places = parents.ravel(), tokens.shape[1], slots.past.shape[2]
+        # A beam's past is that of the beam it goes on from: what has been written stays where it is.
+        past = slots.past.reshape(-1, places)[rows].reshape(-1, 1 if slots.apart else beams, places)
+        owners = (rows // slots.past.shape[1]).reshape(past.shape[:2])[:, 0]  # the caches they are in
+        stay = np.array_equal(owners, np.arange(len(slots.past)))
+        slots = Slots(slots.used, slots.positions[owners], past, slots.apart)
+        if not stay or slots.used + past.shape[1] > places:
+            # Nothing else may hold the caches, so that each is freed when it has been moved.
+            binding.clear_binding_inputs()
+            binding.clear_binding_outputs()
+            if len(sources) < cross["mask"].shape()[0]:
+                cross = self._keep(cross, sources)
+            slots, caches = self._move(slots, caches, owners, position)
+            binding = self._bind(caches, cross)
+        readers = np.arange(slots.past.shape[1])
+        slots.positions[:, slots.used + readers] = position
+        slots.past[:, readers, slots.used + readers] = True
         integers = {
             "tokens": tokens,
-            "parents": parents.ravel(),
+            "position": np.array([position]),
+            "write": np.full(len(slots.past), slots.used),
+            "offsets": slots.positions - position,
             "edited": edits.pairs,
             "top": np.array([min(top, self._vocab_size)]),
         }
-        inputs = {name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in integers.items()}
-        inputs["factors"] = OrtValue.ortvalue_from_numpy(edits.factors)
-        outputs = self._decoder.run_with_ort_values(self._decoder_outputs, {**inputs, **cross, **caches})
-        by_name = dict(zip(self._decoder_outputs, outputs, strict=True))
-        caches = {name: by_name[f"new_{name}"] for name in self._cache_names}
-        shape = (*tokens.shape, -1)
-        best, log_probs = (by_name[name].numpy().reshape(shape) for name in ("best", "log_probs"))
-        return State(caches, cross), best, log_probs
+        inputs = {name: np.ascontiguousarray(value, np.int64) for name, value in integers.items()}
+        inputs["visible"] = np.where(slots.past, np.float32(0), np.float32(-np.inf))[:, None]
+        inputs["factors"] = edits.factors
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, value)
+        for name in _FOUND:
+            binding.bind_output(name)
+        self._decoder.run_with_iobinding(binding)
+        found = binding.get_outputs_as_ortvaluevector()
+        best, log_probs = (found[place].numpy().reshape(*tokens.shape, -1) for place in range(len(_FOUND)))
+        return (
+            State(position + 1, slots._replace(used=slots.used + len(readers)), caches, cross, binding),
+            best,
+            log_probs,
+        )
+
+    def _bind(self, caches: dict[str, OrtValue], cross: dict[str, OrtValue]) -> Any:
+        """Return the decoder's inputs and outputs that stay from step to step; it writes the caches where they are."""
+        binding = self._decoder.io_binding()
+        for name in _FOUND:  # the runtime's outputs are in this order of binding
+            binding.bind_output(name)
+        for name, value in {**cross, **caches}.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in caches.items():
+            binding.bind_ortvalue_output(f"new_{name}", value)
+        return binding
+
+    def _keep(self, cross: dict[str, OrtValue], sources: np.ndarray) -> dict[str, OrtValue]:
+        """Return what the encoder found of the sources that stay; `cross` is used up."""
+        mask = cross.pop("mask").numpy()[sources]
+        everything = np.broadcast_to(np.arange(mask.shape[-1]), (len(sources), mask.shape[-1]))
+        return {"mask": OrtValue.ortvalue_from_numpy(mask), **self._take(cross, sources, everything)}
+
+    def _move(
+        self, slots: Slots, caches: dict[str, OrtValue], owners: np.ndarray, position: int
+    ) -> tuple[Slots, dict[str, OrtValue]]:
+        """Return slots with room, and the caches of some owners: only tokens that a live beam goes back to.
+
+        `caches` are used up.
+        """
+        _, positions, past, apart = slots
+        if not apart and past.any(axis=1).sum(axis=1).max() > _SHARED * position:
+            # Each beam reads all that its cache holds: where beams have little in common, that is mostly in vain.
+            apart, beams = True, past.shape[1]
+            owners, positions = np.repeat(owners, beams), np.repeat(positions, beams, axis=0)
+            past = past.reshape(len(owners), 1, -1)
+        needed = past.any(axis=1)  # [caches, slots]
+        used = int(needed.sum(axis=1).max())
+        # Needed slots first, in their order; in those to be written any numbers will do.
+        order = np.argsort(~needed, axis=1, kind="stable")[:, :used]
+        order = np.pad(order, ((0, 0), (0, past.shape[1] * _STEPS)))
+        positions = np.take_along_axis(positions, order, axis=1)
+        past = np.take_along_axis(past, order[:, None], axis=2)
+        past[:, :, used:] = False
+        return Slots(used, positions, past, apart), self._take(caches, owners, order)
+
+    def _take(self, values: dict[str, OrtValue], owners: np.ndarray, places: np.ndarray) -> dict[str, OrtValue]:
+        """Return tensors [owners, heads, length, head_size] at places int [owners, new length] of some owners.
+
+        `values` are used up: at no time are there two of more than one.
+        """
+        length = next(iter(values.values())).shape()[2]
+        heads = owners[:, None] * self._heads + np.arange(self._heads)
+        rows = OrtValue.ortvalue_from_numpy(heads[..., None].astype(np.int64) * length + places[:, None])
+        taken = {}
+        for name in list(values):
+            # By the runtime, whose memory is in use already: new pages cost more than what is written to them.
+            taken[name] = self._gather.run_with_ort_values(None, {"values": values.pop(name), "rows": rows})[0]
+        return taken
