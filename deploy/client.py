@@ -119,7 +119,7 @@ def over_http(url: str, api_key_file: str | None, timeout: float) -> Send:
         headers["Authorization"] = f"Bearer {keys[0]}"
     # A proxy is for other machines: this one is not to be looked for through it.
     local = address.hostname in ("127.0.0.1", "localhost", "::1")
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    opener = urllib.request.build_opener(_NoRedirects, *([urllib.request.ProxyHandler({})] if local else []))
 
     def send(body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(f"{url.rstrip('/')}/invocations", json.dumps(body).encode(), headers)
@@ -139,6 +139,14 @@ def over_http(url: str, api_key_file: str | None, timeout: float) -> Send:
                 raise PegasusError(f"no answer from {url}: {reason}; is the service running?") from error
 
     return send
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is not for another address, and the texts would be left out."""
+
+    def redirect_request(self, *redirect: Any) -> None:
+        request, _, code, _, _, address = redirect
+        raise PegasusError(f"{request.full_url} answered {code}: it is at {address} now, change --url")
 
 
 def over_sagemaker(endpoint_name: str, region: str | None, timeout: float) -> Send:

@@ -38,6 +38,8 @@ _KEEP_COUNT = {
 }
 _DIGEST = 12  # characters in the name of a version
 _LONGEST_NAME = 63 - 1 - _DIGEST  # so that the versions' names, too, are within SageMaker's limit
+_DENIED = ("403", "AccessDenied", "AccessDeniedException")
+_UNSEEN = "the scaling of {}, if it has any, is left as it is"
 _POLL_SECONDS = 10.0
 _TELL_SECONDS = 60.0  # between lines that say the same, where they cannot overwrite each other
 
@@ -151,43 +153,73 @@ def deploy(session: Any, config: DeploymentConfig) -> None:
         raise PegasusError(f"endpoint {name} is {_state(current)}: remove it with --delete, then make it anew")
     model = model_request(session, config)
     configuration = configuration_request(config, model["ModelName"])
-    wanted, scaling = configuration["EndpointConfigName"], current_scaling(session, name)
+    wanted, scaling = configuration["EndpointConfigName"], None
+    # Only who wants scaling needs the rights for it, and is told before anything is made that they are missing.
+    with _where_allowed(_UNSEEN.format(name)) if not config.scaling else contextlib.nullcontext():
+        scaling = current_scaling(session, name)
     if current is not None:
         changes = [("configuration", current["EndpointConfigName"], wanted), ("scaling", scaling, config.scaling)]
         differences = [f"{what} {old or 'none'}, not {new or 'none'}" for what, old, new in changes if old != new]
         if not differences:
             print(f"endpoint {name} is in service already, with configuration {wanted}")
             return
-        if not config.update:
+        # An endpoint without a scaling policy, as after a run that was cut short, is only completed.
+        completes = config.scaling and current["EndpointConfigName"] == wanted and not (scaling and scaling[2])
+        if not (config.update or completes):
             raise PegasusError(f"endpoint {name} has {' and '.join(differences)}: --update moves it")
     _make(sagemaker.describe_model, sagemaker.create_model, "ModelName", model)
     _make(sagemaker.describe_endpoint_config, sagemaker.create_endpoint_config, "EndpointConfigName", configuration)
+    scaling_now = scaling
     if current is None:
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=wanted)
     elif current["EndpointConfigName"] != wanted:
-        # SageMaker does not change the type of machines whose number follows the load. That number is kept: it is not
-        # to fall back to the first one in the middle of a busy day.
-        set_scaling(session, name, None)
-        sagemaker.update_endpoint(
-            EndpointName=name, EndpointConfigName=wanted, **(_KEEP_COUNT if scaling and config.scaling else {})
-        )
-    reached = _settle(sagemaker, config)
+        _move(session, config, wanted, scaling)
+        scaling_now = None
+    try:
+        reached = _settle(sagemaker, config)
+    except BaseException:
+        if scaling_now != config.scaling or scaling_now != scaling:
+            now, was, wished = (each or "none" for each in (scaling_now, scaling, config.scaling))
+            print(f"scaling is {now}, was {was}: this command again makes it {wished}", file=sys.stderr)
+        raise
     arrived = reached is not None and (reached["EndpointStatus"], reached["EndpointConfigName"]) == (
         "InService",
         wanted,
     )
-    if reached is not None and reached["EndpointStatus"] == "InService":
-        set_scaling(session, name, config.scaling if arrived else scaling)
+    goal = config.scaling if arrived else scaling
+    if reached is not None and reached["EndpointStatus"] == "InService" and goal != scaling_now:
+        set_scaling(session, name, goal)
     if not arrived:
         raise PegasusError(f"endpoint {name} did not come to configuration {wanted}: it is {_state(reached)}")
     print(f"endpoint {name} is in service in {session.region_name}, with configuration {wanted}; try it:")
     print(f"python deploy/client.py --endpoint_name {name} --region {session.region_name} '正文……'")
 
 
+def _move(session: Any, config: DeploymentConfig, wanted: str, scaling: tuple[int, int, float] | None) -> None:
+    """Begin to move the endpoint to a configuration, with scaling off; where AWS refuses, everything is as before.
+
+    SageMaker does not change the type of machines whose number follows the load. That number is kept: it is not to fall
+    back to the first one in the middle of a busy day.
+    """
+    name = config.endpoint_name
+    if scaling:
+        set_scaling(session, name, None)
+    try:
+        session.client("sagemaker").update_endpoint(
+            EndpointName=name, EndpointConfigName=wanted, **(_KEEP_COUNT if scaling and config.scaling else {})
+        )
+    except BaseException:
+        if scaling:
+            set_scaling(session, name, scaling)
+        raise
+
+
 def delete(session: Any, config: DeploymentConfig) -> None:
     """Remove the endpoint with every version of its configuration and model; what is gone already is no error."""
     sagemaker, name = session.client("sagemaker"), config.endpoint_name
-    set_scaling(session, name, None)
+    with _where_allowed(_UNSEEN.format(name)):
+        if current_scaling(session, name):
+            set_scaling(session, name, None)
     if _settle(sagemaker, config) is not None:
         sagemaker.delete_endpoint(EndpointName=name)
         if (left := _settle(sagemaker, config)) is not None:
@@ -303,8 +335,6 @@ def current_scaling(session: Any, endpoint_name: str) -> tuple[int, int, float] 
 
 def set_scaling(session: Any, endpoint_name: str, wanted: tuple[int, int, float] | None) -> None:
     """Let the number of machines follow the load, or stay as it is for None."""
-    if current_scaling(session, endpoint_name) == wanted:
-        return
     scaling, resource = session.client("application-autoscaling"), _scaled(endpoint_name)
     if wanted is None:
         scaling.deregister_scalable_target(**resource)
@@ -384,16 +414,28 @@ def _look_up(what: str, remedy: str, describe: Callable[..., Any], **address: An
     """Return what `describe` tells; None, saying so, where we lack the right that the endpoint's role may well have."""
     from botocore.exceptions import ClientError
 
+    with _where_allowed(f"{what} cannot be looked up: should it change, that is not noticed"):
+        try:
+            return dict(describe(**address))
+        except ClientError as error:
+            missing = ("404", "NoSuchBucket", "NoSuchKey", "ImageNotFoundException", "RepositoryNotFoundException")
+            if error.response["Error"]["Code"] in missing:
+                raise PegasusError(f"there is no {what}: {remedy}") from error
+            raise
+    return None
+
+
+@contextlib.contextmanager
+def _where_allowed(otherwise: str) -> Iterator[None]:
+    """Do what is done within, or say what follows where we lack the right to."""
+    from botocore.exceptions import ClientError
+
     try:
-        return dict(describe(**address))
+        yield
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code in ("403", "AccessDenied", "AccessDeniedException"):
-            print(f"{what} cannot be looked up ({code}): should it change, that is not noticed", file=sys.stderr)
-            return None
-        if code in ("404", "NoSuchBucket", "NoSuchKey", "ImageNotFoundException", "RepositoryNotFoundException"):
-            raise PegasusError(f"there is no {what}: {remedy}") from error
-        raise
+        if error.response["Error"]["Code"] not in _DENIED:
+            raise
+        print(f"{otherwise} ({error.response['Error']['Code']})", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.core.responses import ActionResult
@@ -45,6 +46,7 @@ class Cloud:
 
     Attributes:
         calls: (operation, arguments) of every change asked for, in order.
+        refusals: codes of the errors with which operations are refused.
         fate: what becomes of an endpoint that is being made or moved, once someone has waited for it.
     """
 
@@ -103,6 +105,15 @@ class Cloud:
             return made
 
         monkeypatch.setattr(boto3, "Session", recording)
+        self.refusals = {}
+        call = BaseClient._make_api_call
+
+        def answer(client, operation, arguments):
+            if operation in self.refusals:
+                raise ClientError({"Error": {"Code": self.refusals[operation], "Message": "no"}}, operation)
+            return call(client, operation, arguments)
+
+        monkeypatch.setattr(BaseClient, "_make_api_call", answer)
 
     @property
     def endpoints(self):
@@ -329,6 +340,33 @@ def test_an_endpoint_that_cannot_be_moved_stays_as_it_was(cloud):
     assert create_endpoint.current_scaling(boto3.Session(region_name=REGION), "pegasus") == (1, 2, 100.0)
 
 
+def test_a_move_that_is_refused_leaves_the_scaling(cloud):
+    deploy("--max_capacity", 4)
+    _, before, _ = cloud.running()
+    cloud.refusals = {"UpdateEndpoint": "ResourceLimitExceeded"}
+    with pytest.raises(PegasusError, match="ResourceLimitExceeded"):
+        deploy("--max_capacity", 5, "--instance_type", "ml.g4dn.xlarge", "--update")
+    assert cloud.running()[:2] == ("InService", before)
+    assert create_endpoint.current_scaling(boto3.Session(region_name=REGION), "pegasus") == (1, 4, 100.0)
+
+
+def test_what_was_cut_short_is_completed_by_the_same_command(cloud, capsys):
+    session = boto3.Session(region_name=REGION)
+    first = ("--max_capacity", 3)
+    for flags in (first, (*first, "--instance_type", "ml.g4dn.xlarge", "--update")):
+        was = create_endpoint.current_scaling(session, "pegasus") if flags is not first else None
+        cloud.fate = "never"
+        with pytest.raises(PegasusError, match=r"still (Creating|Updating) after 1 minutes"):
+            deploy(*flags, "--wait_minutes", 1)
+        told = f"scaling is none, was {was or 'none'}: this command again makes it (1, 3, 100.0)"
+        assert capsys.readouterr().err.splitlines()[-1] == told
+        cloud.fate = "InService"
+        cloud.changes()
+        deploy(*flags)
+        assert cloud.changes() == ["RegisterScalableTarget", "PutScalingPolicy"]
+        assert create_endpoint.current_scaling(session, "pegasus") == (1, 3, 100.0)
+
+
 def test_an_endpoint_that_is_being_made_is_waited_for(cloud, capsys):
     cloud.fate = "never"
     with pytest.raises(PegasusError, match="pegasus is still Creating after 5 minutes"):
@@ -362,19 +400,24 @@ def test_what_is_not_there_is_told_before_anything_is_made(cloud):
     assert cloud.calls == []
 
 
-def test_without_the_right_to_look_the_image_is_taken_by_its_tag(cloud, capsys, monkeypatch):
-    call = boto3.client("s3", region_name=REGION).__class__.__mro__[1]._make_api_call
-
-    def refuse(self, operation, arguments):
-        code = {"DescribeImages": "AccessDeniedException", "HeadObject": "403"}.get(operation)
-        if code:
-            raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
-        return call(self, operation, arguments)
-
-    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
+def test_without_the_right_to_look_the_image_is_taken_by_its_tag(cloud, capsys):
+    cloud.refusals = {"DescribeImages": "AccessDeniedException", "HeadObject": "403"}
     deploy("--model_data_url", "s3://models/base/model.tar.gz")
     assert cloud.running()[2]["PrimaryContainer"]["Image"] == f"{IMAGE}:latest"
     assert capsys.readouterr().err.count("cannot be looked up") == 2
+
+
+def test_only_scaling_needs_the_rights_for_it(cloud, capsys):
+    cloud.refusals = {"DescribeScalableTargets": "AccessDeniedException"}
+    with pytest.raises(PegasusError, match=r"AccessDenied.* DescribeScalableTargets"):
+        deploy("--max_capacity", 2)
+    assert cloud.calls == []
+    deploy()
+    deploy("--serve_flags=--workers=2", "--update")
+    assert cloud.running()[0] == "InService"
+    assert create_endpoint.main(["--endpoint_name", "pegasus", "--delete", "--region", REGION]) == 0
+    assert not cloud.endpoints
+    assert capsys.readouterr().err.count("the scaling of pegasus, if it has any, is left as it is") == 3
 
 
 def test_regions_of_china(cloud):
@@ -590,6 +633,32 @@ def test_linters_find_nothing(linter):
     assert (ran.returncode, ran.stdout) == (0, ""), ran.stdout
 
 
+def test_serve_finds_the_model_and_splits_the_flags(tmp_path):
+    """Whatever the flags, in the environment or given; `python` only prints how it is called."""
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stub.chmod(0o755)
+    (tmp_path / "note.txt").touch()
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SAGEMAKER_BASE_DIR": str(tmp_path / "ml")}
+    mounted = tmp_path / "ml" / "model"
+
+    def serve(*flags, **variables):
+        return run("sh", DEPLOY / "serve", *flags, cwd=tmp_path, env={**environment, **variables})
+
+    for nothing in (serve(), serve("--workers", "2"), serve(SERVE_FLAGS="--workers 2")):
+        assert (nothing.returncode, nothing.stdout) == (2, "")
+        assert nothing.stderr.startswith(f"error: no model: mount a model directory at {mounted}, ")
+    assert serve(SERVE_FLAGS="--model_dir=x --user_dict *.txt").stdout.split() == [
+        *("serve.py", "--model_dir=x", "--user_dict", "*.txt")
+    ]
+    assert serve("--help").stdout.split() == ["serve.py", "--help"]
+    for folder, model_dir in ((tmp_path / "model", "model"), (mounted, str(mounted))):
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+        flags = ["serve.py", "--model_dir", model_dir, "--output_dir", str(mounted), "--workers", "2", "--port", "1"]
+        assert serve("--port", "1", SERVE_FLAGS="--workers 2").stdout.split() == flags
+
+
 def test_the_images_have_the_versions_that_are_tested_here():
     def pins(name):
         return set(re.findall(r"^[\w.-]+==\S+", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
@@ -729,6 +798,7 @@ def test_the_image_s_steps_make_a_service(engine, exported_dir, random_model_dir
     stage, last = build_image(scratch, arguments)
     assert (last["CMD"], last["USER"]) == ('["serve"]', "${RUN_AS}")
     assert stage.variables["RUN_AS"] not in ("root", "0")
+    assert stage.environment["XDG_CACHE_HOME"] == "/tmp"  # which any user may write to
     python = stage.path("/usr/local/bin/python")
     if engine == "onnx":
         absent = run(python, "-c", "import tensorflow", env=stage.environment)
@@ -766,7 +836,7 @@ def service():
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or '{"data": []}')
             self.server.requests.append((self.path, self.headers, body))
             result = {"result": [text[::-1] for text in body["data"]], "infer_time": "0.1"}
             status, headers, answer = self.server.answers.pop(0) if self.server.answers else (200, {}, result)
@@ -780,6 +850,9 @@ def service():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+
+        def do_GET(self):
+            self.do_POST()
 
         def log_message(self, *arguments):
             pass
@@ -831,6 +904,10 @@ def test_the_key_is_sent_and_only_over_http(service, tmp_path):
     assert service.requests[0][1]["Authorization"] == "Bearer s3cret"
     with pytest.raises(OptionError, match="--endpoint_name goes with neither"):
         client.main(["文", "--endpoint_name", "pegasus", "--api_key_file", str(key)])
+    service.answers.append((302, {"Location": f"{service.url}/elsewhere"}, b""))
+    with pytest.raises(PegasusError, match=rf"answered 302: it is at {service.url}/elsewhere now, change --url$"):
+        client.main(["文", "--url", service.url, "--api_key_file", str(key)])
+    assert len(service.requests) == 2
 
 
 def test_a_busy_service_is_asked_again_when_it_says(service, monkeypatch):

@@ -159,6 +159,74 @@ def test_samples_history_language_and_theme(make_url, open_page):
     expect(page.locator("#history-box")).to_be_hidden()
 
 
+# In place of the service: `push` sends a title, and asking is counted.
+SLOW_SERVICE = """() => {
+  window.asked = 0;
+  window.fetch = async (path, { signal }) => new Response(new ReadableStream({ start(stream) {
+    asked += 1;
+    window.push = (title) => stream.enqueue(new TextEncoder().encode(
+      `event: title\\ndata: ${JSON.stringify({ title, score: -1 })}\\n\\n`));
+    if (window.heeds !== false) signal.addEventListener("abort", () => stream.error(signal.reason));
+  } }));
+}"""
+
+
+def test_titles_of_another_text_do_not_come_after_it_was_left(make_url, open_page):
+    page = open_page(make_url())
+    page.get_by_label("正文").fill(TEXT)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#history li")).to_have_count(1)
+    title = page.locator("#best").text_content()
+    page.evaluate(SLOW_SERVICE)
+    page.evaluate("heeds = false")  # what was under way when the request was given up
+    page.get_by_label("正文").fill("另一篇")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("asked")
+    page.evaluate("push('甲')")
+    expect(page.locator("#best")).to_have_text("甲")
+    page.locator("#history button").click()
+    page.evaluate("push('乙')")
+    page.evaluate("new Promise((done) => setTimeout(done, 50))")
+    assert page.locator("#best").text_content() == title
+    assert page.get_by_label("正文").input_value() == TEXT
+    expect(page.get_by_role("button", name="生成标题")).to_be_enabled()
+
+
+def test_a_request_can_be_stopped_before_and_after_its_first_title(make_url, open_page):
+    page = open_page(make_url())
+    page.evaluate(SLOW_SERVICE)
+    page.get_by_label("正文").fill(TEXT)
+    composing = "{key: 'Enter', ctrlKey: true, isComposing: true}"
+    page.evaluate(f"document.dispatchEvent(new KeyboardEvent('keydown', {composing}))")
+    assert page.evaluate("asked") == 0
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#best")).to_have_text("正在读……")
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("#best")).to_have_text("Reading…")
+    page.keyboard.press("Escape")
+    expect(page.locator("#result")).to_be_hidden()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("asked === 2")
+    page.evaluate("push('甲')")
+    expect(page.locator("#best")).to_have_text("甲")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#facts")).to_have_text("Stopped")
+    page.get_by_role("button", name="中文").click()
+    expect(page.locator("#facts")).to_have_text("已停止")
+
+
+def test_errors_are_told_in_the_language_of_the_page(make_url, open_page):
+    page = open_page(make_url())
+    page.get_by_role("button", name="生成标题").click()
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_role("alert")).to_have_text("Please write a text first.")
+    chinese, english = page.evaluate("['zh', 'en'].map((name) => Object.keys(TEXTS[name].problems))")
+    assert chinese == english
+    page.get_by_role("button", name="中文").click()
+    page.evaluate("fail('new_code', 'said in English')")
+    expect(page.get_by_role("alert")).to_have_text("服务没有接受请求，答复是：said in English")
+
+
 def test_nothing_sticks_out_on_a_phone(make_url, open_page):
     page = open_page(make_url(), locale="en", viewport={"width": 320, "height": 640})
     page.get_by_label("Text", exact=True).fill("万" * 300)
@@ -176,6 +244,7 @@ def test_a_key_is_asked_for_where_one_is_needed(make_url, open_page, tmp_path):
     page.get_by_label("访问密钥").fill("a-key")
     page.get_by_role("button", name="生成标题").click()
     expect(page.locator("#facts")).not_to_be_empty()
+    expect(page.locator("#titles li")).to_have_count(4)  # as many as beams, though the model was unknown without a key
     # That it was refused before is what the browser itself complains of.
     assert all("401" in complaint for complaint in open_page.complaints)
     open_page.complaints.clear()

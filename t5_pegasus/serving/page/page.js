@@ -14,7 +14,9 @@ const TEXTS = {
     problems: {
       empty_text: "请先写一段正文。", text_too_long: "正文太长了。", unauthorized: "需要访问密钥。",
       queue_full: "现在人多，请稍后再试。", loading: "模型正在加载，请稍后再试。", draining: "服务正在停止。",
-      deadline_exceeded: "没能在时限内写完。", network: "连不上服务。",
+      deadline_exceeded: "没能在时限内写完。", network: "连不上服务。", body_too_large: "正文太长了。",
+      body_timeout: "正文上传太慢，请再试一次。", invalid_options: "模型不接受这些选项。", stuck: "模型没有反应，请稍后再试。",
+      internal: "服务出错了，原因见服务的日志。", other: "服务没有接受请求，答复是：",
     },
   },
   en: {
@@ -31,7 +33,10 @@ const TEXTS = {
       empty_text: "Please write a text first.", text_too_long: "The text is too long.", unauthorized: "An API key is needed.",
       queue_full: "Many are waiting; please try again soon.", loading: "The model is being loaded; please try again soon.",
       draining: "The service is being stopped.", deadline_exceeded: "It was not done in time.",
-      network: "The service cannot be reached.",
+      network: "The service cannot be reached.", body_too_large: "The text is too long.",
+      body_timeout: "The text came too slowly; please try again.", invalid_options: "The model does not take these options.",
+      stuck: "The model does not answer; please try again later.",
+      internal: "The service failed; its log says why.", other: "The service did not take the request, and said: ",
     },
   },
 };
@@ -57,6 +62,13 @@ let history = [];
 try { history = JSON.parse(recall("sessionStorage", "history")) || []; } catch { /* not ours: begin anew */ }
 let running = null;
 
+// What stands in these places, as functions of a language's texts, to be said again in another language.
+const told = {};
+function tell(id, phrase) {
+  told[id] = phrase;
+  at(id).textContent = phrase(say());
+}
+
 function setLanguage(name) {
   document.documentElement.lang = name === "zh" ? "zh-CN" : "en";
   const texts = say();
@@ -67,7 +79,8 @@ function setLanguage(name) {
   at("language").textContent = texts.language;
   at("language").lang = name === "zh" ? "en" : "zh-CN";
   at("theme").textContent = texts[recall("localStorage", "theme") || "system"];
-  at("problem").hidden = true;
+  for (const id in told) tell(id, told[id]);
+  for (const each of document.querySelectorAll("#titles data")) each.title = texts.score;
   showSamples();
   showModel();
   showHistory();
@@ -108,7 +121,7 @@ function setUpSlider(id, bounds, least, value) {
   const slider = at(id);
   slider.min = Math.min(least, bounds.maximum);
   slider.max = bounds.maximum;
-  slider.value = value;
+  if (!slider.dataset.chosen) slider.value = value;
   at(`${id}-value`).textContent = slider.value;
 }
 
@@ -122,7 +135,7 @@ async function loadModel() {
 }
 
 function fail(code, message) {
-  at("problem").textContent = say().problems[code] || message;
+  tell("problem", ({ problems }) => problems[code] || problems.other + message);
   at("problem").hidden = false;
   if (code === "unauthorized") {
     at("key-box").hidden = false;
@@ -133,7 +146,7 @@ function fail(code, message) {
 }
 
 function showTitles(titles) {
-  at("best").textContent = titles[0].title || "—";
+  tell("best", () => titles[0].title || "—");
   const best = titles[0].score;
   at("titles").replaceChildren(...titles.map((each) => {
     const row = make("li", "");
@@ -148,13 +161,15 @@ function showTitles(titles) {
 }
 
 function showFacts(result, seconds) {
-  at("facts").textContent = say().facts(result.source_tokens, seconds.toFixed(2), result.truncated);
+  tell("facts", (texts) => texts.facts(result.source_tokens, seconds.toFixed(2), result.truncated));
 }
 
-function setBusy(busy) {
-  at("go").disabled = busy;
-  at("stop").hidden = !busy;
-  at("result").setAttribute("aria-busy", String(busy));
+// Makes a request the running one, or none; what still comes of another is not shown.
+function setRunning(request) {
+  running = request;
+  at("go").disabled = Boolean(request);
+  at("stop").hidden = !request;
+  at("result").setAttribute("aria-busy", String(Boolean(request)));
 }
 
 // Yields [event, data] of a stream of server-sent events.
@@ -178,45 +193,50 @@ async function generate() {
   const text = at("text").value;
   at("problem").hidden = true;
   if (!text.trim()) return fail("empty_text");
-  const beams = Number(at("beams").value);
-  const parameters = {
-    num_beams: beams,
-    num_return_sequences: Math.min(beams, model?.parameters.num_return_sequences.maximum ?? 1),
-    max_new_tokens: Number(at("length").value),
-  };
-  const headers = { "Content-Type": "application/json" };
-  if (at("key").value) headers.Authorization = `Bearer ${at("key").value}`;
-  running = new AbortController();
-  setBusy(true);
+  const request = new AbortController();
+  setRunning(request);
+  at("result").hidden = false;
+  at("titles").replaceChildren();
+  tell("best", (texts) => texts.waiting);
+  tell("facts", () => "");
   try {
+    if (!model) await loadModel();
+    const beams = Number(at("beams").value);
+    const parameters = {
+      num_beams: beams,
+      num_return_sequences: Math.min(beams, model?.parameters.num_return_sequences.maximum ?? 1),
+      max_new_tokens: Number(at("length").value),
+    };
     const answer = await fetch("/v1/titles", {
-      method: "POST", headers, signal: running.signal, body: JSON.stringify({ text, parameters, stream: true }),
+      method: "POST", headers: { "Content-Type": "application/json", ...authorization() }, signal: request.signal,
+      body: JSON.stringify({ text, parameters, stream: true }),
     });
     if (!answer.ok) {
       const { error } = await answer.json();
       return fail(error.code, error.message);
     }
     if (at("key").value) keep("sessionStorage", "key", at("key").value);
-    if (!model) await loadModel();
-    at("result").hidden = false;
-    at("best").textContent = say().waiting;
-    at("titles").replaceChildren();
-    at("facts").textContent = "";
     for await (const [name, data] of readEvents(answer.body)) {
+      if (running !== request) return;
       if (name === "title") showTitles([data]);
       if (name === "error") return fail(data.error.code, data.error.message);
       if (name === "done") {
         showTitles(data.results[0].titles);
         showFacts(data.results[0], data.seconds);
         remember(text, data);
+        return;
       }
     }
+    fail("network");
   } catch (error) {
+    if (running !== request) return;
     if (error.name !== "AbortError") return fail("network");
-    at("facts").textContent = say().stopped;
+    tell("facts", (texts) => texts.stopped);
   } finally {
-    running = null;
-    setBusy(false);
+    if (running === request) {
+      setRunning(null);
+      at("result").hidden = !at("titles").children.length;
+    }
   }
 }
 
@@ -232,7 +252,10 @@ function showHistory() {
     const button = Object.assign(make("button", ""), { type: "button" });
     button.append(make("b", answer.results[0].titles[0].title || "—"), make("small", text.trim().slice(0, 80)));
     button.addEventListener("click", () => {
+      running?.abort();
+      setRunning(null);
       at("text").value = text;
+      at("problem").hidden = true;
       at("result").hidden = false;
       showTitles(answer.results[0].titles);
       showFacts(answer.results[0], answer.seconds);
@@ -245,10 +268,11 @@ function showHistory() {
   }));
 }
 
+const authorization = () => (at("key").value ? { Authorization: `Bearer ${at("key").value}` } : {});
+
 async function load(path) {
-  const key = recall("sessionStorage", "key");
   try {
-    const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+    const answer = await fetch(path, { headers: authorization() });
     return answer.ok ? await answer.json() : null;
   } catch {
     return null;
@@ -276,11 +300,15 @@ async function start() {
   at("stop").addEventListener("click", () => running?.abort());
   at("clear").addEventListener("click", () => { history = []; keep("sessionStorage", "history", "[]"); showHistory(); });
   document.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;  // the key is the input method's
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !running) { event.preventDefault(); generate(); }
     if (event.key === "Escape") running?.abort();
   });
   for (const id of ["beams", "length"]) {
-    at(id).addEventListener("input", () => { at(`${id}-value`).textContent = at(id).value; });
+    at(id).addEventListener("input", () => {
+      at(id).dataset.chosen = "true";
+      at(`${id}-value`).textContent = at(id).value;
+    });
   }
   [samples] = await Promise.all([load("/samples.json").then((found) => found || []), loadModel()]);
   showSamples();
