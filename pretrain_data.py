@@ -8,7 +8,7 @@ from t5_pegasus.cleaning import CleaningConfig
 from t5_pegasus.cli import add_flags, config_from, make_parser, run
 from t5_pegasus.gap_sentences import GapSentenceConfig
 from t5_pegasus.locations import DATA_DIR
-from t5_pegasus.pretraining_data import COUNTS, CorpusConfig, OutputConfig, Recipe, write_pairs
+from t5_pegasus.pretraining_data import CorpusConfig, OutputConfig, Recipe, told, write_pairs
 from t5_pegasus.runners import RunnerConfig
 
 CONFIGS: tuple[Any, ...] = (CorpusConfig, CleaningConfig, GapSentenceConfig, OutputConfig)
@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     recipe = Recipe(*[config_from(flags, config) for config in CONFIGS])
     counts = write_pairs(flags.input_file, flags.output_file, recipe, config_from(flags, RunnerConfig))
-    told = ", ".join(f"{counts[name]} {text}" for name, text in COUNTS.items() if counts[name] or name == "pairs")
-    print(f"{flags.output_file}: {told}", file=sys.stderr)
+    print(f"{flags.output_file}: {told(counts)}", file=sys.stderr)
     return 0
 
 

@@ -6,7 +6,6 @@ reader into a dict of such names, a writer from it, and a row in `FORMATS`.
 
 import dataclasses
 import io
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import safetensors.numpy
 
 from .backend import keras, tf
 from .errors import CheckpointError
-from .files import atomic_path
+from .files import atomic_path, temporary_folder
 
 Weights = dict[str, np.ndarray]
 
@@ -156,9 +155,8 @@ def _read_checkpoint(path: Path, t5: Any) -> Weights:
 
 def _write_checkpoint(path: Path, t5: Any) -> None:
     values = _named_values(t5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        prefix = Path(folder, path.name)
+    with temporary_folder(path) as folder:
+        prefix = folder / path.name
         tf.raw_ops.SaveV2(
             prefix=str(prefix),
             tensor_names=list(values),

@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-from .config import check_choices, option
+from .config import check_choices, option, require_only_with
 from .errors import OptionError
 
 SHINGLE = 5  # characters
@@ -63,6 +63,8 @@ class CleaningConfig:
         except re.error as error:
             rule = f"boilerplate_pattern must be a regular expression ({error})"
             raise OptionError(f"{rule}, got {self.boilerplate_pattern}") from error
+        require_only_with(self, "boilerplate" in self.rules, "clean with boilerplate", "boilerplate_pattern")
+        require_only_with(self, self.deduplicate == "near", "deduplicate near", "near_duplicate_threshold")
         if self.deduplicate == "near":
             _bands(self.near_duplicate_threshold)
 

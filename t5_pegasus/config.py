@@ -34,6 +34,14 @@ def check_choices(config: Any) -> None:
         require(not choices or value in choices, f"{field.name} must be one of {', '.join(choices)}", value)
 
 
+def require_only_with(config: Any, condition: object, rule: str, *names: str) -> None:
+    """Refuse options that would have no effect, since who gives them expects one."""
+    for field in dataclasses.fields(config):
+        if field.name in names and not condition:
+            value = getattr(config, field.name)
+            require(value == field.default, f"{field.name} is only for {rule}", value)
+
+
 def _at_least(config: Any, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -227,22 +235,15 @@ class GenerationConfig(_Options):
             require(
                 titles <= self.num_beams, f"num_return_sequences must be at most num_beams ({self.num_beams})", titles
             )
-        self._require_only_with(self.do_sample, "do_sample", "temperature", "top_k", "top_p", "seed")
-        self._require_only_with(self.num_beams > 1, "num_beams above 1", "early_stopping", "num_beam_groups")
-        self._require_only_with(self.num_beam_groups > 1, "num_beam_groups above 1", "diversity_penalty")
+        require_only_with(self, self.do_sample, "do_sample", "temperature", "top_k", "top_p", "seed")
+        require_only_with(self, self.num_beams > 1, "num_beams above 1", "early_stopping", "num_beam_groups")
+        require_only_with(self, self.num_beam_groups > 1, "num_beam_groups above 1", "diversity_penalty")
         groups = self.num_beam_groups
         require(
             self.num_beams % groups == 0, f"num_beams must be a multiple of num_beam_groups ({groups})", self.num_beams
         )
         if groups > 1:  # or all groups would find the same
             require(self.diversity_penalty > 0, "diversity_penalty must be above 0 with num_beam_groups", 0)
-
-    def _require_only_with(self, condition: bool, rule: str, *names: str) -> None:
-        """Refuse options that would have no effect, since who gives them expects one."""
-        for field in dataclasses.fields(self):
-            if field.name in names and not condition:
-                value = getattr(self, field.name)
-                require(value == field.default, f"{field.name} is only for {rule}", value)
 
     @property
     def num_rows(self) -> int:

@@ -80,7 +80,7 @@ def read_documents(
     """
     stdin = _stream_blocks("-", itertools.count(), text_column, document_separator, 1)
     for file in list_files(path, text_column):
-        whole = (Block(0, file, _suffix(file)),)
+        whole = (Block(0, file, file_suffix(file)),)
         for block in stdin if file == "-" else whole:
             yield from block_documents(block, text_column, on_bad_line, document_separator)
 
@@ -107,30 +107,40 @@ def read_blocks(
         with _reading(file):
             if file == "-" and not split_gzip:
                 raise OptionError("input_file must be files that every worker can read with --runner spark, got -")
-            if file == "-" or (file.endswith(".gz") and split_gzip):
+            if file == "-" or (is_gzip(file) and split_gzip):
                 yield from _stream_blocks(file, numbers, text_column, document_separator, block_bytes)
-            elif file.endswith(".gz"):
-                yield Block(next(numbers), file, _suffix(file))
+            elif is_gzip(file):
+                yield Block(next(numbers), file, file_suffix(file))
             else:
                 yield from _file_blocks(file, numbers, document_separator, block_bytes)
 
 
-def list_files(path: str | Path, text_column: str | None = None) -> list[str]:
+def list_files(
+    path: str | Path, text_column: str | None = None, on_other_file: Callable[[str], None] | None = None
+) -> list[str]:
     """Return the files of a corpus: the path itself, or all documents in the folder and those below it, by name.
 
-    Raises OptionError for a format that is not read and for a `text_column` where there is a .txt, DataError for a
-    folder without documents.
+    Links are followed, each file is taken once, and names that begin with a dot are left out. Files that are not read
+    are handed to `on_other_file`. Raises OptionError for a format that is not read and for a `text_column` where there
+    is a .txt, DataError for a folder without documents or that cannot be read.
     """
     if str(path) == "-":
         return ["-"]
-    if os.path.isdir(path) and _suffix(path) not in LINE_READERS:
-        found = sorted(str(file) for file in Path(path).rglob("*") if _suffix(file) in LINE_READERS and file.is_file())
+    if os.path.isdir(path) and file_suffix(path) not in LINE_READERS:
+        found = list[str]()
+        with _reading(str(path)):
+            for file in _walk(path):
+                if file_suffix(file) in LINE_READERS and os.path.isfile(file):
+                    found.append(file)
+                elif on_other_file is not None:
+                    on_other_file(file)
+        found.sort()
         if not found:
             raise DataError(f"no file in {path} ends in {', '.join(LINE_READERS)} (or these with .gz)")
     else:
         found = [str(path)]
     for file in found:
-        suffix = _suffix(file)
+        suffix = file_suffix(file)
         if suffix not in LINE_READERS:
             raise OptionError(
                 f"documents are read from {', '.join(LINE_READERS)} (also .gz), a folder or - (stdin), got {path}"
@@ -138,6 +148,28 @@ def list_files(path: str | Path, text_column: str | None = None) -> list[str]:
         if text_column and suffix == ".txt":
             raise OptionError(f"text_column is for .jsonl files, got {text_column!r} for {file}")
     return found
+
+
+def _walk(folder: str | Path) -> Iterator[str]:
+    """Yield what is in a folder and those below it and is no folder, once under all its names."""
+    seen: set[tuple[int, int]] = set()
+
+    def is_new(path: str) -> bool:
+        try:
+            status = os.stat(path)
+        except OSError:  # a link to nothing is like no other
+            return True
+        known = len(seen)
+        seen.add((status.st_dev, status.st_ino))
+        return len(seen) > known
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    is_new(str(folder))
+    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(os.path.join(parent, name))]
+        yield from filter(is_new, [os.path.join(parent, name) for name in sorted(files) if name[0] != "."])
 
 
 def block_documents(
@@ -150,7 +182,7 @@ def block_documents(
     name = "standard input" if block.path == "-" else block.path
     text_of = LINE_READERS[block.suffix]
     with _reading(block.path), block.open() as raw:
-        compressed = block.data is None and block.path.endswith(".gz")
+        compressed = block.data is None and is_gzip(block.path)
         lines: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if compressed else raw
         by_paragraph = document_separator == "blank_line" and block.suffix == ".txt"
         for number, line in _paragraphs(lines) if by_paragraph else enumerate(lines):
@@ -169,7 +201,7 @@ def block_documents(
 
 
 def _file_blocks(file: str, numbers: Iterator[int], document_separator: str, block_bytes: int) -> Iterator[Block]:
-    suffix, size, start = _suffix(file), os.path.getsize(file), 0
+    suffix, size, start = file_suffix(file), os.path.getsize(file), 0
     with Path(file).open("rb") as raw:
         while start < size:
             raw.seek(start + block_bytes)
@@ -196,7 +228,7 @@ def _stream_blocks(
             lines, suffix = sys.stdin.buffer, ".jsonl" if text_column else ""
         else:
             raw = stack.enter_context(Path(file).open("rb"))
-            lines, suffix = stack.enter_context(gzip.GzipFile(fileobj=raw)), _suffix(file)
+            lines, suffix = stack.enter_context(gzip.GzipFile(fileobj=raw)), file_suffix(file)
         first, size, gathered = 1, 0, list[bytes]()
         for number, line in enumerate(lines, start=1):
             suffix = suffix or (line.strip() and _suffix_of_line(line))
@@ -278,8 +310,14 @@ def _json_text(line: str, text_column: str | None) -> str:
 LINE_READERS: dict[str, Callable[[str, str | None], str]] = {".txt": _plain_text, ".jsonl": _json_text}
 
 
-def _suffix(path: str | Path) -> str:
-    return Path(str(path).removesuffix(".gz")).suffix
+def is_gzip(path: str) -> bool:
+    """Tell by the name whether a file is compressed."""
+    return path.lower().endswith(".gz")
+
+
+def file_suffix(path: str | Path) -> str:
+    """Return the ending of a file's name in lower case, without .gz."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
 
 
 def _decode(line: bytes, first: bool) -> str:

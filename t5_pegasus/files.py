@@ -3,8 +3,9 @@
 import contextlib
 import gzip
 import io
+import itertools
 import os
-import tempfile
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,27 +45,63 @@ def check_target(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, for what is to become `path`; it is removed in the end.
+
+    It is called `.NAME.0.tmp`, and locked. What a process that was killed left under that name goes; where another
+    process is writing the same path, the next number is taken.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        folder = path.with_name(f".{path.name}.{number}.tmp")
+        with contextlib.ExitStack() as lock:
+            if not _take_folder(folder, lock):
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+def _take_folder(folder: Path, lock: contextlib.ExitStack) -> bool:
+    """Make a folder, or empty one of ours that nobody has locked; tell whether it is ours while the lock is open."""
+    is_new = True
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        is_new = False
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        lock.callback(os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(handle)
+        if not os.path.samestat(status, folder.lstat()) or not (is_new or status.st_uid == os.getuid()):
+            return False
+    except (BlockingIOError, FileNotFoundError):  # another's, or just removed by another
+        return False
+    except (ImportError, OSError):  # no locks in this system: only what is new is surely ours
+        return is_new
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    return True
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error it is removed.
+    """Yield a temporary path of the same name; on success it is renamed to `path`, on any error it is removed.
 
     Whoever reads `path` sees the old file or the whole new one, also after Ctrl-C or on a full disk. Raises OptionError
     where `path` is a directory or a device: to rename a file to /dev/null would put an end to it, where root may.
     """
     path = Path(path)
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        # mkstemp makes files only their owner can read; the final file follows the user's umask, as any other does.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with temporary_folder(path) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
 
 
 @contextlib.contextmanager

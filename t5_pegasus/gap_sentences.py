@@ -3,8 +3,9 @@
 The official T5-PEGASUS recipe is the default: pieces of about 32 characters (`sentences.split_pieces`), chunks of at
 least 3 pieces and 1.5 characters a token, and in each the pieces that have most in common with what is left, removed
 (`lcs_gap_sentences`). The other strategies, and masks in place of gap sentences, are those of PEGASUS (Zhang et al.
-2020, https://arxiv.org/abs/1912.08777; google-research/pegasus, pegasus/ops/sentence_selection.cc), on Chinese
-characters or words. What is drawn at random is drawn from the text itself: the same in any order, on any machine.
+2020, https://arxiv.org/abs/1912.08777; google-research/pegasus, pegasus/ops/sentence_selection.cc) and UER-py
+(GsgDataset), on Chinese characters or words. What is drawn at random is drawn from the text itself: the same in any
+order, on any machine.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import hashlib
 import math
 import random
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
@@ -20,17 +22,16 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-from .config import check_choices, option
+from .config import check_choices, option, require_only_with
 from .errors import OptionError
 from .sentences import SPLITTERS, gather_chunks
-from .tokenizer import load_cut
+from .tokenizer import MASK, load_cut
 
 CHARS_PER_TOKEN = 1.5
-MASK = "[MASK]"
 # From this many sentences on, `_encode` saves more time than it takes (benchmarks/gap_sentences.py).
 ENCODE_FROM = 8
-# PEGASUS's published "mixed and stochastic" recipe: from a third of the ratio up to it (15 to 45 %), and 20 % noise.
-DYNAMIC_MIN_RATIO = 1 / 3
+# PEGASUS's (pegasus_large: parser_dynamic_mask_min_ratio and parser_rouge_noise_ratio).
+DYNAMIC_MIN_RATIO = 0.33
 ROUGE_NOISE = 0.2
 
 
@@ -74,25 +75,40 @@ def lcs_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random
             return left if left_chars < taken_chars and left else taken
 
 
-def random_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
-    """Return n sentences, each as likely as any other; n as `gap_count` says."""
-    return sorted(rng.sample(range(len(sentences)), gap_count(len(sentences), ratio)))
+def gap_count(sentences: int, ratio: float) -> int:
+    """Return how many of so many sentences become gaps: a share of `ratio`, rounded down, at least one (PEGASUS)."""
+    return min(sentences, max(1, math.floor(sentences * ratio + 1e-9)))
 
 
-def lead_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
-    """Return the first n sentences."""
-    return list(range(gap_count(len(sentences), ratio)))
+def rounded_gap_count(sentences: int, ratio: float) -> int:
+    """Return the same share rounded, halves to the even number, at least one (UER-py)."""
+    return max(1, round(round(sentences * ratio, 9)))
+
+
+def random_gap_sentences(
+    sentences: Sequence[str], ratio: float, rng: random.Random, count: Callable[[int, float], int] = rounded_gap_count
+) -> list[int]:
+    """Return as many sentences as `count` says, each as likely as any other, the last one too (in UER-py it is not)."""
+    return sorted(rng.sample(range(len(sentences)), count(len(sentences), ratio)))
+
+
+def lead_gap_sentences(
+    sentences: Sequence[str], ratio: float, rng: random.Random, count: Callable[[int, float], int] = rounded_gap_count
+) -> list[int]:
+    """Return the first sentences, as many as `count` says."""
+    return list(range(count(len(sentences), ratio)))
 
 
 def rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random, noise: float = 0.0) -> list[int]:
     """Return the n sentences of greatest ROUGE-1 F1 against all others ("Ind-Orig"), the later of equals.
 
-    With `noise`, a score is multiplied by a number drawn from 1 - noise to 1 + noise.
+    n as `gap_count` says. With `noise`, a score is multiplied by 1 + noise * a number drawn from N(0, noise): so does
+    sentence_selection.cc, where the paper speaks of uniform noise.
     """
     counts = _unit_counts(sentences)
     scores = _overlap(counts, counts.sum(axis=0) - counts).tolist()
     if noise:
-        scores = [score * (1 + rng.uniform(-noise, noise)) for score in scores]
+        scores = [score * (1 + noise * rng.gauss(0, noise)) for score in scores]
     ranked = sorted(range(len(sentences)), key=lambda i: (scores[i], i), reverse=True)
     return sorted(ranked[: gap_count(len(sentences), ratio)])
 
@@ -121,15 +137,17 @@ def continuous_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: 
 
 
 def dynamic_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
-    """Return `rouge` with a ratio drawn from a third of `ratio` up to it, and 20 % noise on the scores."""
+    """Return `rouge` with a ratio drawn from 0.33 of `ratio` up to it, and a noise of 0.2."""
     ratio *= rng.uniform(DYNAMIC_MIN_RATIO, 1)
     return rouge_gap_sentences(sentences, ratio, rng, ROUGE_NOISE)
 
 
 def hybrid_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random) -> list[int]:
-    """Return what `random`, `lead` or `rouge` gives, one of the three drawn for each text."""
-    choose = rng.choice((random_gap_sentences, lead_gap_sentences, rouge_gap_sentences))
-    return choose(sentences, ratio, rng)
+    """Return what PEGASUS's `random`, `lead` or `rouge` gives, one of the three drawn for each text."""
+    kind = rng.randrange(3)
+    if kind == 2:
+        return rouge_gap_sentences(sentences, ratio, rng)
+    return (random_gap_sentences, lead_gap_sentences)[kind](sentences, ratio, rng, gap_count)
 
 
 # A row a strategy: the sentences of a chunk (at least 1), the ratio and a source of random numbers to the indices of
@@ -146,16 +164,20 @@ STRATEGIES: dict[str, Callable[[Sequence[str], float, random.Random], list[int]]
 }
 
 
-def gap_count(sentences: int, ratio: float) -> int:
-    """Return how many of so many sentences become gaps: a share of `ratio`, rounded down, but at least one."""
-    return min(sentences, max(1, math.floor(sentences * ratio + 1e-9)))
-
-
 def _words(sentences: Sequence[str]) -> list[str]:
-    """Return the sentences with each of jieba's words as one character, so that what counts characters counts words."""
+    """Return the sentences with each of jieba's words as one character, so that what counts characters counts words.
+
+    The character is a letter if the word has a letter or number, so that ROUGE counts it; else it is of private use.
+    Case makes no difference.
+    """
     cut = _word_cut()
     codes: dict[str, str] = {}
-    return ["".join([codes.setdefault(word, chr(len(codes))) for word in cut(sentence)]) for sentence in sentences]
+
+    def code(word: str) -> str:
+        first = 0x20000 if any(map(str.isalnum, word)) else 0xF0000
+        return codes.setdefault(word, chr(first + len(codes)))
+
+    return ["".join([code(word) for word in cut(sentence.lower())]) for sentence in sentences]
 
 
 @functools.cache
@@ -198,7 +220,11 @@ class GapSentenceConfig:
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed must be from 0 to 2 ** 32 - 1, got {self.seed}")
         check_choices(self)
-        _ = self.rates
+        strategy, rates = self.gap_sentence_strategy, self.rates
+        require_only_with(self, rates[0], "mask_rates with masks", "mask_span")
+        require_only_with(self, strategy not in ("random", "lead"), "strategies that count", "gap_sentence_unit")
+        is_drawn = strategy in ("random", "dynamic_rouge", "hybrid") or max(rates) < 1 or rates[1]
+        require_only_with(self, is_drawn, "strategies and mask_rates that draw", "seed")
 
     @functools.cached_property
     def rates(self) -> tuple[float, ...]:
@@ -228,24 +254,32 @@ def pseudo_summary(sentences: Sequence[str], ratio: float = 0.25, strategy: str 
     return "".join(fill_gaps(sentences, gaps, rng=rng)), "".join([sentences[i] for i in gaps])
 
 
-def pseudo_pairs(text: str, config: GapSentenceConfig | None = None) -> Iterator[tuple[str, str]]:
+def pseudo_pairs(
+    text: str, config: GapSentenceConfig | None = None, counts: Counter[str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Yield the (source, target) of every chunk of a document, in order; none where it has fewer than 3 pieces.
 
     A chunk holds 1.5 characters for each token of `max_length`; cutting both to tokens is left to training. No pair is
-    yielded of a chunk whose source or target would be blank. Where masks are set, a [MASK] in the text itself is put in
-    lower case, which changes no token, so that each in a source is a mask.
+    yielded of a chunk whose source or target would be blank. A [MASK] in the text itself is put in lower case in the
+    source, which changes no token, so that each in a source is a mask. `counts` takes what is dropped: documents too
+    `short`, pieces at the `tail` that make no chunk, chunks that give a `blank` side.
     """
     config, text = config or GapSentenceConfig(), text.strip()
+    counts = Counter() if counts is None else counts
     rng = text_rng(text, config.seed)
-    if config.rates[0]:
-        text = text.replace(MASK, MASK.lower())
-    for chunk in gather_chunks(SPLITTERS[config.sentence_split](text), config.max_length * CHARS_PER_TOKEN):
+    pieces = SPLITTERS[config.sentence_split](text)
+    chunks = list(gather_chunks(pieces, config.max_length * CHARS_PER_TOKEN))
+    counts.update(short=int(not chunks), tail=len(pieces) - sum(map(len, chunks)) if chunks else 0)
+    for chunk in chunks:
         units = UNITS[config.gap_sentence_unit](chunk)
         gaps = STRATEGIES[config.gap_sentence_strategy](units, config.gap_sentence_ratio, rng)
-        source = "".join(fill_gaps(chunk, gaps, config.rates, config.mask_span, rng))
+        unmasked = [sentence.replace(MASK, MASK.lower()) for sentence in chunk]
+        source = "".join(fill_gaps(unmasked, gaps, config.rates, config.mask_span, rng))
         target = "".join([chunk[i] for i in gaps])
         if source and target and not source.isspace() and not target.isspace():
             yield source, target
+        else:
+            counts["blank"] += 1
 
 
 def fill_gaps(
@@ -298,7 +332,11 @@ def _overlap(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndar
 
 
 def _unit_counts(sentences: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Return int [sentences, different units]: how often each has each."""
+    """Return int [sentences, different units]: how often each has each letter or number, in lower case.
+
+    So does rouge.cc (PrecomputeSentenceData): what is neither letter nor number is not counted.
+    """
+    sentences = ["".join(filter(str.isalnum, sentence.lower())) for sentence in sentences]
     units, codes = np.unique(_code_points(sentences), return_inverse=True)
     rows = np.repeat(np.arange(len(sentences)), [len(sentence) for sentence in sentences])
     shape = (len(sentences), max(1, len(units)))

@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import itertools
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -24,18 +23,18 @@ import numpy as np
 from tqdm import tqdm
 
 from .cleaning import FINGERPRINTS, KEY_BYTES, CleaningConfig, clean
-from .config import check_choices, option
-from .corpus import SEPARATORS, Block, block_documents, list_files, read_blocks
+from .config import check_choices, option, require_only_with
+from .corpus import SEPARATORS, Block, block_documents, file_suffix, is_gzip, list_files, read_blocks
 from .errors import DataError, OptionError
-from .files import atomic_path, atomic_text, check_target
-from .gap_sentences import MASK, GapSentenceConfig, pseudo_pairs
+from .files import atomic_path, check_target, temporary_folder
+from .gap_sentences import GapSentenceConfig, pseudo_pairs
 from .locations import choose_model_dir
 from .runners import RUNNERS, RunnerConfig
 from .sentences import MIN_PIECES
 from .shards import PAIRS_PER_SHARD, ShardWriter, check_shards_target, encode_record, tokenizer_hash
-from .tokenizer import PegasusTokenizer
+from .tokenizer import MASK, PegasusTokenizer
 
-PARTS_VERSION = 1  # of the parts folder: to be raised by whatever makes other pairs of the same options
+PARTS_VERSION = 2  # of the parts folder: to be raised by whatever makes other pairs of the same options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +66,8 @@ class OutputConfig:
     def __post_init__(self) -> None:
         """Raise OptionError for a format that is not there and for sizes nothing fits in."""
         check_choices(self)
+        names = [field.name for field in dataclasses.fields(self)]
+        require_only_with(self, self.output_format == "tfrecord", "output_format tfrecord", *names[1:])
         for name, least in (("max_source_length", 3), ("max_target_length", 3), ("pairs_per_shard", 1)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -85,7 +86,8 @@ class Recipe(NamedTuple):
         return {name: value for config in self for name, value in dataclasses.asdict(config).items()}
 
 
-Record = tuple[bytes, tuple[int, int]]  # a pair as it is written, and the lengths of its source and target
+# A pair as it is written, and the lengths of its source and target before they were cut.
+Record = tuple[bytes, tuple[int, int]]
 
 
 class Format(NamedTuple):
@@ -125,16 +127,19 @@ def write_pairs(
         raise OptionError(f"output_file must not be the input_file or in it, got {output_file}")
     if runner.runner != "local" and str(input_file) != "-":
         input_file = Path(input_file).resolve()  # workers elsewhere have another working directory
-    files = list_files(input_file, recipe.corpus.text_column)
+    others = list[str]()
+    files = list_files(input_file, recipe.corpus.text_column, others.append)
+    is_text = any(file == "-" or file_suffix(file) == ".txt" for file in files)
+    require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
     if recipe.output.output_format == "tfrecord":
         recipe = _with_vocabulary(recipe)
     with _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
         blocks: Iterable[Block] = read_blocks(
             input_file, recipe.corpus.text_column, recipe.corpus.document_separator, runner.runner == "local"
         )
-        if not any(file == "-" or file.endswith(".gz") for file in files):
+        if not any(file == "-" or is_gzip(file) for file in files):
             blocks = list(blocks)  # known without reading, so that progress has an end
-        names, counts = list[str](), Counter[str]()
+        names, counts = list[str](), Counter(unread=len(others))
         results = RUNNERS[runner.runner](functools.partial(make_part, folder=folder, recipe=recipe), blocks, runner)
         total = len(blocks) if isinstance(blocks, list) else None
         for _, (name, counted) in tqdm(results, total=total, unit=" blocks", disable=None):
@@ -143,21 +148,28 @@ def write_pairs(
         if counts.pop("pairs", 0):
             form.join(output, _kept_records(names, folder, counts), recipe, counts)
     if not counts["pairs"]:
-        raise DataError(
-            f"no pair in {input_file}: none of {counts['documents']} documents has {MIN_PIECES} pieces"
-            + (f" ({counts['empty']} are nearly empty)" if counts["empty"] else "")
-        )
+        raise DataError(f"no pair in {input_file}: {told(counts)}")
     return counts
 
 
-# What is counted, and how it is told. A document has pairs or is one of empty, short and duplicates.
+def told(counts: Counter[str]) -> str:
+    """Return what was counted, in words."""
+    return ", ".join(f"{counts[name]} {text}" for name, text in COUNTS.items() if counts[name] or name == "documents")
+
+
+# What is counted, and how it is told. A document has pairs, or is empty, short or a duplicate, or its chunks are blank.
 COUNTS = {
     "documents": "documents read",
     "pairs": "pairs written",
     "short": f"documents too short (fewer than {MIN_PIECES} pieces)",
     "empty": "documents nearly empty",
     "duplicates": "duplicate documents",
+    "tail": f"pieces left over at ends of documents (fewer than {MIN_PIECES})",
+    "blank": "chunks whose source or target would be blank",
+    "cut_sources": "sources cut to max_source_length",
+    "cut_targets": "targets cut to max_target_length",
     "bad": "bad lines skipped",
+    "unread": "files not read (neither .txt nor .jsonl)",
     "control": "control characters taken out",
     "boilerplate": "boilerplate lines taken out",
 }
@@ -211,8 +223,8 @@ def _document_records(text: str, recipe: Recipe, counts: Counter[str]) -> tuple[
         counts["empty"] += 1
         return [], []
     encode = FORMATS[recipe.output.output_format].encode
-    records = [encode(source, target, recipe) for source, target in pseudo_pairs(text, recipe.gap_sentences)]
-    counts.update(pairs=len(records), short=not records)
+    records = [encode(source, target, recipe) for source, target in pseudo_pairs(text, recipe.gap_sentences, counts)]
+    counts["pairs"] += len(records)
     return records, FINGERPRINTS[recipe.cleaning.deduplicate](text, recipe.cleaning) if records else []
 
 
@@ -254,18 +266,28 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
             print(f"going on from {len(list(folder.glob('*.npz')))} finished parts in {folder}", file=sys.stderr)
         else:
             print(f"starting anew: {folder} was made with other options", file=sys.stderr)
-            shutil.rmtree(folder)
-    with atomic_text(file) as handle:
-        handle.write(options)
+            _remove(folder)
+    if not folder.exists():
+        with temporary_folder(folder) as temporary:
+            (temporary / "new").mkdir()
+            (temporary / "new" / file.name).write_text(options, encoding="utf-8")
+            (temporary / "new").rename(folder)
     try:
         yield folder
     except BaseException:
         if any(folder.glob("*.npz")):
             print(f"what is finished stays in {folder}: the same command goes on from there", file=sys.stderr)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(folder)
         raise
-    shutil.rmtree(folder)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder: it is there whole or not at all, whenever this is killed."""
+    with temporary_folder(folder) as temporary:
+        folder.rename(temporary / "old")
 
 
 def _json_record(source: str, target: str, recipe: Recipe) -> Record:
@@ -284,23 +306,20 @@ def _join_json(output: Path, records: Iterator[Record], recipe: Recipe, counts: 
 def _token_record(source: str, target: str, recipe: Recipe) -> Record:
     output = recipe.output
     tokenizer = _tokenizer(output.vocab_file or "", output.user_dict)
-    parts = source.split(MASK) if recipe.gap_sentences.rates[0] else [source]
-    if len(parts) == 1:
-        source_ids = tokenizer.encode(source, output.max_source_length)
-    else:
-        ids = tokenizer.encode_batch(parts)
-        mask = tokenizer.tokens.index(MASK)
-        inner = [index for part in ids for index in (mask, *part[1:-1])][1 : output.max_source_length - 1]
-        source_ids = [tokenizer.start_id, *inner, tokenizer.end_id]
-    target_ids = tokenizer.encode(target, output.max_target_length)
-    return encode_record(source_ids, target_ids), (len(source_ids), len(target_ids))
+    # White space as `read_examples` leaves it, so that training on JSON lines has the same ids.
+    source_ids, target_ids = tokenizer.encode_masked(source.strip()), tokenizer.encode(" ".join(target.split()))
+    lengths = len(source_ids), len(target_ids)
+    del source_ids[output.max_source_length - 1 : -1], target_ids[output.max_target_length - 1 : -1]
+    return encode_record(source_ids, target_ids), lengths
 
 
 def _join_tokens(output: Path, records: Iterator[Record], recipe: Recipe, counts: Counter[str]) -> None:
     tokenizer = _tokenizer(recipe.output.vocab_file or "", recipe.output.user_dict)
     with ShardWriter(output, tokenizer_hash(tokenizer), recipe.output.pairs_per_shard) as writer:
-        for record, lengths in records:
-            writer.add_record(record, lengths)
+        most_source, most_target = recipe.output.max_source_length, recipe.output.max_target_length
+        for record, (source, target) in records:
+            counts.update(cut_sources=source > most_source, cut_targets=target > most_target)
+            writer.add_record(record, (min(source, most_source), min(target, most_target)))
         writer.manifest.update(options=recipe.options(), counts={name: counts[name] for name in COUNTS})
 
 

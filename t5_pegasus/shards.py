@@ -11,13 +11,12 @@ and `target_ids`. Any TFRecord reader takes the shards without the index; nothin
     source_ids, target_ids = shards[7]
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
@@ -27,6 +26,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from .errors import DataError, OptionError
+from .files import temporary_folder
 from .tokenizer import PegasusTokenizer
 
 MANIFEST, INDEX = "manifest.json", "index.bin"
@@ -81,8 +81,9 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         """Open a temporary folder beside the one to write."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent))
+        self._stack = contextlib.ExitStack()
+        self._temporary = self._stack.enter_context(temporary_folder(self.folder)) / "new"
+        self._temporary.mkdir()
         self._index = (self._temporary / INDEX).open("wb")
         self._shard: IO[bytes] | None = None
         return self
@@ -105,14 +106,12 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         """Publish the folder, or remove it after an exception."""
-        try:
+        with self._stack:
             self._index.close()
             if self._shard is not None:
                 self._shard.close()
             if kind is None:
                 self._publish()
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _publish(self) -> None:
         if not self._pairs:
@@ -134,15 +133,11 @@ class ShardWriter:
         }
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
         (self._temporary / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
-        umask = os.umask(0)
-        os.umask(umask)
-        self._temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can enter
         check_shards_target(self.folder)
         # A folder cannot be renamed onto another: between these two lines there is none, but never half of one.
         if self.folder.exists():
-            self.folder.rename(self._temporary / "old")
+            self.folder.rename(self._temporary.with_name("old"))
         self._temporary.rename(self.folder)
-        shutil.rmtree(self.folder / "old", ignore_errors=True)
 
 
 class Shards(Sequence[tuple[Ids, Ids]]):

@@ -17,7 +17,7 @@ from typing import Any, cast
 from .errors import DataError, OptionError
 from .files import read_lines
 
-PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 _LONGEST_WORD = 200  # characters; bert4keras gives up on longer ones and so must we
 _LONGEST_CACHED_WORD = 32  # longer ones are seldom seen twice
@@ -69,6 +69,7 @@ class PegasusTokenizer:
         if missing:
             raise DataError(f"{vocab_file} lacks the special tokens {' '.join(missing)}")
         self.pad_id, self.unk_id, self.start_id, self.end_id = (self._ids[token] for token in (PAD, UNK, CLS, SEP))
+        self._longest = max(map(len, self.tokens))
         self.num_truncated = 0
         # jieba's dictionary is loaded with the first text, not here: loading a model should not wait for it.
         self.user_words = [] if user_dict is None else _read_user_dict(user_dict)
@@ -88,14 +89,33 @@ class PegasusTokenizer:
         if max_length is not None and max_length < 2:
             raise OptionError(f"max_length must be at least 2, for [CLS] and [SEP], got {max_length}")
         cut, word_ids = self._cut, self._word_ids.__getitem__
+        # Words beyond what is kept are not looked up, but for an id that tells that there are more.
+        most = None if max_length is None else max_length - 1
         batch = []
         for text in texts:
-            ids = [self.start_id, *itertools.chain.from_iterable(map(word_ids, cut(normalize(text)))), self.end_id]
-            if max_length is not None and len(ids) > max_length:
-                del ids[max_length - 1 : -1]
-                self.num_truncated += 1
-            batch.append(ids)
+            ids = itertools.chain.from_iterable(map(word_ids, cut(normalize(text))))
+            batch.append(self._cut_to(max_length, [self.start_id, *itertools.islice(ids, most), self.end_id]))
         return batch
+
+    def encode_masked(self, text: str, max_length: int | None = None) -> list[int]:
+        """Return the ids of a text in which "[MASK]" is that token, and what stands between is encoded by itself.
+
+        `encode` reads it as text. Raises DataError where the text has it and the vocabulary has not.
+        """
+        parts = text.split(MASK)
+        if len(parts) == 1:
+            return self.encode(text, max_length)
+        if MASK not in self._ids:
+            raise DataError(f"{self.vocab_file} lacks {MASK}, which the text has")
+        mask = self._ids[MASK]
+        inner = [index for part in self.encode_batch(parts) for index in (mask, *part[1:-1])][1:]
+        return self._cut_to(max_length, [self.start_id, *inner, self.end_id])
+
+    def _cut_to(self, max_length: int | None, ids: list[int]) -> list[int]:
+        if max_length is not None and len(ids) > max_length:
+            del ids[max_length - 1 : -1]
+            self.num_truncated += 1
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out.
@@ -136,7 +156,7 @@ class PegasusTokenizer:
         start = 0
         while start < len(run):
             prefix = "##" if start else ""
-            for end in range(len(run), start, -1):
+            for end in range(min(len(run), start + self._longest), start, -1):
                 index = self._ids.get(prefix + run[start:end])
                 if index is not None:
                     ids.append(index)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5_pegasus.corpus import Document, block_documents, read_blocks, read_documents
+from t5_pegasus.corpus import Document, block_documents, list_files, read_blocks, read_documents
 from t5_pegasus.errors import DataError, OptionError
 
 
@@ -108,6 +108,29 @@ def test_a_folder_is_its_files_by_name(tmp_path):
         texts_of(tmp_path / "empty")
     with pytest.raises(OptionError, match=r"text_column is for \.jsonl files, got 'x' for .*1\.txt"):
         texts_of(tmp_path / "b", "x")
+
+
+def test_a_folder_s_files_are_taken_once_under_any_name(tmp_path):
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    for folder in (corpus / "a", corpus / ".ipynb_checkpoints", elsewhere):
+        folder.mkdir(parents=True)
+    (corpus / "a" / "1.TXT").write_text("一", encoding="utf-8")
+    (corpus / "a" / "2.txt.GZ").write_bytes(gzip.compress("二".encode()))
+    (corpus / "3.JSONL").write_text('{"text": "三"}', encoding="utf-8")
+    (corpus / ".ipynb_checkpoints" / "1.txt").write_text("一", encoding="utf-8")
+    (corpus / ".hidden.txt").write_text("零", encoding="utf-8")
+    (elsewhere / "4.txt").write_text("四", encoding="utf-8")
+    (corpus / "a" / "up").symlink_to(corpus, target_is_directory=True)
+    (corpus / "z").symlink_to(elsewhere, target_is_directory=True)
+    (corpus / "newest.txt").symlink_to(elsewhere / "4.txt")
+    (corpus / "data.json").write_text("[]", encoding="utf-8")
+    (corpus / "gone.txt").symlink_to(corpus / "nothing.txt")
+    others = []
+    assert sorted(texts_of(corpus)) == ["一", "三", "二", "四"]
+    list_files(corpus, on_other_file=others.append)
+    assert others == [str(corpus / "data.json"), str(corpus / "gone.txt")]
+    blocks = [[document.text for document in block_documents(block)] for block in read_blocks(corpus)]
+    assert sorted(text for texts in blocks for text in texts) == ["一", "三", "二", "四"]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "-"])

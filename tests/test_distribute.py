@@ -18,6 +18,8 @@ from t5_pegasus.locations import TINY_MODEL_DIR
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "num_attention_heads": 2}
 
+TASK = {"type": "worker", "index": 0}
+
 # Runs a script's `main` on as many logical CPU devices as its first argument says.
 RUNNER = """
 import importlib, sys
@@ -33,13 +35,16 @@ cli.run(lambda _: script.main(sys.argv[3:]))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, sample_pairs):
-    """Return a folder with a small model directory, and pairs that all fall into one bucket."""
+    """Return a folder with a small model directory, and 17 short and 16 long pairs: two buckets, and one pair over."""
     folder = tmp_path_factory.mktemp("distribute")
     model = folder / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(json.loads((TINY_MODEL_DIR / "config.json").read_text()) | SMALL))
     shutil.copy(TINY_MODEL_DIR / "vocab.txt", model)
-    lines = [json.dumps({"content": pair.content, "title": pair.title}) for pair in sample_pairs[:30]]
+    lines = [
+        json.dumps({"content": pair.content[: 20 if number < 17 else 200], "title": pair.title})
+        for number, pair in enumerate(sample_pairs[:33])
+    ]
     (folder / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
@@ -48,16 +53,15 @@ def pretrain_flags(folder, output, batch_tokens, *flags):
     arguments = {
         "--model_dir": folder / "model", "--train_file": folder / "pairs.jsonl", "--output_dir": folder / output,
         "--max_steps": 6, "--save_steps": 3, "--logging_steps": 1, "--batch_tokens": batch_tokens,
-        "--max_source_length": 48, "--max_target_length": 16, "--learning_rate": 1e-2, "--warmup_steps": 2,
+        "--max_source_length": 96, "--max_target_length": 16, "--pad_to_multiple_of": 32, "--learning_rate": 1e-2,
+        "--warmup_steps": 2,
     }  # fmt: skip
     return ["pretrain", *(str(each) for item in arguments.items() for each in item), *map(str, flags)]
 
 
-def start(arguments, devices=1, cluster=None, index=0):
-    environment = dict(os.environ)
-    if cluster:
-        task = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}}
-        environment["TF_CONFIG"] = json.dumps(task)
+def start(arguments, devices=1, config=None):
+    """Start a script; `config` is its TF_CONFIG."""
+    environment = {**os.environ, "TF_CONFIG": config} if config else os.environ
     return subprocess.Popen(
         [sys.executable, "-c", RUNNER.format(root=str(ROOT)), str(devices), *arguments],
         cwd=ROOT,
@@ -74,7 +78,8 @@ def finish(*processes):
     return outputs
 
 
-def start_workers(arguments):
+def start_workers(arguments, *more):
+    """Start two workers; `more` are further arguments of each."""
     ports = []
     sockets = [socket.socket() for _ in range(2)]
     for each in sockets:
@@ -83,7 +88,10 @@ def start_workers(arguments):
     for each in sockets:
         each.close()
     cluster = [f"127.0.0.1:{port}" for port in ports]
-    return [start([*arguments, "--distribute", "multiworker"], 1, cluster, index) for index in range(2)]
+    more = more or ((), ())
+    arguments = [*arguments, "--distribute", "multiworker"]
+    tasks = [json.dumps({"cluster": {"worker": cluster}, "task": {**TASK, "index": index}}) for index in range(2)]
+    return [start([*arguments, *map(str, each)], config=task) for each, task in zip(more, tasks, strict=True)]
 
 
 def read_log(folder, name="pretraining_log.csv"):
@@ -107,16 +115,19 @@ def assert_same_training(one, other):
 
 @pytest.fixture(scope="module")
 def joint_run(folder):
-    """Return the folder of a run on one device, with batches of 8 pairs."""
+    """Return the folder of a run on one device, with batches of at most 16 short or 8 long pairs."""
     finish(start(pretrain_flags(folder, "joint", 1024, "--dropout_rate", 0)))
     return folder / "joint"
 
 
 @pytest.mark.slow
-def test_two_devices_learn_as_one_with_the_joint_batch(folder, joint_run):
-    flags = pretrain_flags(folder, "mirrored", 512, "--dropout_rate", 0, "--distribute", "mirrored")
+@pytest.mark.parametrize("option", [(), ("--gradient_checkpointing",), ("--xla",)], ids=str)
+def test_two_devices_learn_as_one_with_the_joint_batch(folder, joint_run, option):
+    """Also where an odd pair leaves the second device nothing but padding."""
+    output = "".join(("mirrored", *option))
+    flags = pretrain_flags(folder, output, 512, "--dropout_rate", 0, "--distribute", "mirrored", *option)
     finish(start(flags, devices=2))
-    assert_same_training(folder / "mirrored", joint_run)
+    assert_same_training(folder / output, joint_run)
 
 
 @pytest.mark.slow
@@ -131,26 +142,60 @@ def test_two_workers_learn_as_one_with_the_joint_batch(folder, joint_run):
     assert_same_training(folder / "summed", folder / "summed_one")
 
 
-@pytest.mark.slow
-def test_killed_workers_go_on_as_if_nothing_had_been(folder):
-    """Dropout is on: the curve to the last digit."""
+@pytest.fixture(scope="module")
+def whole_run(folder):
+    """Return the folder of a run on two workers with dropout."""
     finish(*start_workers(pretrain_flags(folder, "whole", 512)))
-    arguments = pretrain_flags(folder, "killed", 512)
+    return folder / "whole"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [(0, 1), (0,), (1,)], ids=str)
+def test_killed_workers_go_on_as_if_nothing_had_been(folder, whole_run, killed):
+    """Dropout is on: the curve to the last digit. A worker that is left alone stops and says so in one line."""
+    output = folder / f"killed{killed}"
+    arguments = pretrain_flags(folder, output.name, 512)
     workers = start_workers(arguments)
     try:
         for line in workers[0].stdout:
             if line.startswith("step 5,"):
                 break
+        for index in killed:
+            workers[index].send_signal(signal.SIGKILL)
+        for index in {0, 1}.difference(killed):
+            last = workers[index].communicate(timeout=200)[0].splitlines()[-1]
+            assert (workers[index].returncode, last[:26]) == (2, "error: TensorFlow stopped ")
     finally:
         for worker in workers:
-            worker.send_signal(signal.SIGKILL)
+            worker.kill()
             worker.communicate(timeout=60)
     outputs = finish(*start_workers([*arguments, "--resume"]))
     assert all("going on after step 3\n" in output for output in outputs)
-    assert read_log(folder / "killed") == read_log(folder / "whole")
-    expected = weights_of(folder / "whole")
-    for name, value in weights_of(folder / "killed").items():
+    assert read_log(output) == read_log(whole_run)
+    expected = weights_of(whole_run)
+    for name, value in weights_of(output).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_workers_with_unlike_pairs_or_states_stop(folder, joint_run):
+    """All of them, with one line, and before a step."""
+    lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "reversed.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    shutil.copytree(joint_run, folder / "stale")
+    unlike = {
+        "digest of the pairs": ("--train_file", folder / "reversed.jsonl"),
+        "the last checkpoint": ("--output_dir", folder / "stale"),
+    }
+    for name, change in unlike.items():
+        arguments = pretrain_flags(folder, "fresh", 512, "--resume")
+        workers = start_workers(arguments, (), change)
+        outputs = [worker.communicate(timeout=200)[0] for worker in workers]
+        assert [worker.returncode for worker in workers] == [2, 2], outputs
+        assert all(
+            output.splitlines()[-1].startswith(f"error: the workers differ in {name} (here ") for output in outputs
+        )
+    assert not (folder / "fresh" / "model.ckpt.index").exists()
 
 
 @pytest.mark.slow
@@ -169,10 +214,27 @@ def test_fine_tuning_on_two_workers_is_that_of_one_with_the_joint_batch(folder):
     for row, expected in zip(*logs, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert (folder / "tuned" / "best_model.weights").is_file()
+    assert len(list((folder / "tuned" / "tensorboard").iterdir())) == 1
 
 
-def test_a_cluster_without_its_description_is_refused(folder):
-    process = start(pretrain_flags(folder, "lonely", 512, "--distribute", "multiworker"))
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == 2
-    assert "error: distribute multiworker needs the environment variable TF_CONFIG" in output.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (None, "got None"),
+        ({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"index": 0}}, "KeyError: 'type'"),
+        ({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {**TASK, "index": 3}}, "ValueError: "),
+        ({"cluster": {"worker": "127.0.0.1:1"}, "task": TASK}, "TypeError: "),
+        ({"cluster": {"worker": ["127.0.0.1:{taken}", "127.0.0.1:1"]}, "task": TASK}, "UnknownError: "),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused_in_one_line(description, message, folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = json.dumps(description).replace("{taken}", str(taken.getsockname()[1])) if description else None
+        process = start(pretrain_flags(folder, "lonely", 512, "--distribute", "multiworker"), config=config)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2, output
+    last = output.splitlines()[-1]
+    assert last.startswith("error: distribute multiworker needs the environment variable TF_CONFIG")
+    assert message in last

@@ -2,12 +2,16 @@
 
 import gzip
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.files import atomic_path, atomic_text, open_text, read_lines
+from t5_pegasus.locations import ROOT
 
 TEXT = "第一行\u2028仍是第一行\n第二行\n"
 
@@ -98,8 +102,8 @@ def test_what_is_written_replaces_the_old_when_it_is_whole(tmp_path):
     target = tmp_path / "a.h5"
     target.write_text("old")
     with atomic_path(target) as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.suffix == ".h5"  # some writers choose the format by it
+        assert temporary.parent.parent == tmp_path  # where a rename is one
+        assert temporary.name == "a.h5"  # some writers choose the format by its ending
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert contents(tmp_path) == {"a.h5": b"new"}
@@ -128,3 +132,55 @@ def test_directories_and_devices_are_not_replaced(tmp_path):
             pass
     assert names(tmp_path) == ["folder", "pipe"]
     assert (tmp_path / "pipe").is_fifo()
+
+
+KILLED = """
+import os, signal, sys
+from t5_pegasus.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_replaced_by_the_next(tmp_path):
+    target = tmp_path / "a.txt"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", KILLED, target], cwd=ROOT, check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert names(tmp_path) == [".a.txt.0.tmp"]
+    with atomic_path(target) as temporary:
+        assert names(temporary.parent) == []
+        temporary.write_text("whole")
+    assert contents(tmp_path) == {"a.txt": b"whole"}
+
+
+def test_two_writers_of_a_file_leave_each_other_alone(tmp_path):
+    target = tmp_path / "a.txt"
+    with atomic_path(target) as first:
+        first.write_text("first")
+        with atomic_path(target) as second:
+            assert second != first
+            second.write_text("second")
+        assert target.read_text() == "second"
+    assert contents(tmp_path) == {"a.txt": b"first"}
+
+
+def test_a_file_is_written_where_the_system_has_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    (tmp_path / ".a.txt.0.tmp").mkdir()
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        assert temporary.parent.name == ".a.txt.1.tmp", "the other may be somebody's"
+        temporary.write_text("whole")
+    assert names(tmp_path) == [".a.txt.0.tmp", "a.txt"]
+
+
+def test_nothing_is_emptied_that_only_has_the_name_of_a_temporary_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").touch()
+    (tmp_path / ".a.txt.0.tmp").symlink_to(tmp_path / "mine", target_is_directory=True)
+    (tmp_path / ".a.txt.1.tmp").touch()
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert names(tmp_path) == [".a.txt.0.tmp", ".a.txt.1.tmp", "a.txt", "mine"]
+    assert names(tmp_path / "mine") == ["notes"]

@@ -1,7 +1,9 @@
-"""The fast gap-sentence choice against the plain algorithm, which is slow and obviously right."""
+"""The gap-sentence choices against plain algorithms, which are slow and obviously right."""
 
 import math
 import random
+import re
+import statistics
 from collections import Counter
 from fractions import Fraction
 
@@ -13,17 +15,14 @@ from hypothesis import strategies as st
 from t5_pegasus.corpus import read_documents
 from t5_pegasus.errors import OptionError
 from t5_pegasus.gap_sentences import (
-    DYNAMIC_MIN_RATIO,
     ENCODE_FROM,
     MASK,
-    ROUGE_NOISE,
     STRATEGIES,
     UNITS,
     GapSentenceConfig,
     fill_gaps,
     pseudo_pairs,
     pseudo_summary,
-    rouge_gap_sentences,
     text_rng,
 )
 from t5_pegasus.locations import DATA_DIR
@@ -102,9 +101,11 @@ BY_HAND = ["甲乙", "甲丙", "乙丁", "戊己", "甲乙丙丁"]
     ("strategy", "sentences", "ratio", "gaps"),
     [
         ("lead", BY_HAND, 0.4, [0, 1]),
+        ("lead", BY_HAND, 0.3, [0, 1]),  # 1.5 is rounded to the even number
         ("lead", BY_HAND, 0.1, [0]),
         ("lead", BY_HAND, 1, [0, 1, 2, 3, 4]),
         ("rouge", BY_HAND, 0.2, [4]),
+        ("rouge", BY_HAND, 0.39, [4]),
         ("rouge", BY_HAND, 0.4, [2, 4]),  # 0, 1 and 2 have 2 in common with the others: the later
         # Alone, the first two have 3 in common with the others; after one of them the other adds nothing, 丁 adds 1.
         ("rouge", ["甲乙丙", "甲乙丙", "丁戊", "丁"], 0.5, [0, 1]),
@@ -112,6 +113,9 @@ BY_HAND = ["甲乙", "甲丙", "乙丁", "戊己", "甲乙丙丁"]
         # 甲乙 丙丁 shares both with the rest, but 丙丁 甲乙 is the later run that does.
         ("continuous_rouge", ["甲乙", "丙丁", "甲乙", "戊己", "丙丁"], 0.4, [1, 2]),
         ("continuous_rouge", ["甲", "乙", "丙"], 0.34, [2]),  # nothing in common: the last of equals
+        # Stops and white space are not counted, and A is a.
+        ("rouge", ["模型训练数据。", "训练模型数据。", "他，她，你，我，也，来，了，", "天， 地， 风，"], 0.25, [1]),
+        ("rouge", ["甲Ab", "乙", "丙", "aB丁"], 0.5, [0, 3]),
     ],
 )
 def test_strategies_by_hand(strategy, sentences, ratio, gaps):
@@ -120,7 +124,7 @@ def test_strategies_by_hand(strategy, sentences, ratio, gaps):
 
 def rouge_1_f1(left, right):
     """Return ROUGE-1 F1 of two lists of sentences as an exact fraction, from its definition."""
-    left, right = Counter("".join(left)), Counter("".join(right))
+    left, right = (Counter(re.findall(r"[^\W_]", "".join(side).lower())) for side in (left, right))
     overlap = sum((left & right).values())
     if not overlap:
         return Fraction(0)
@@ -134,8 +138,8 @@ def score_of(sentences, chosen):
     )
 
 
-def slow_count(sentences, ratio):
-    return min(len(sentences), max(1, math.floor(Fraction(ratio).limit_denominator(1000) * len(sentences))))
+def slow_count(sentences, ratio, whole=math.floor):
+    return min(len(sentences), max(1, whole(Fraction(ratio).limit_denominator(1000) * len(sentences))))
 
 
 def slow_rouge(sentences, ratio):
@@ -162,7 +166,7 @@ RATIOS = st.integers(1, 1000).map(lambda thousandths: thousandths / 1000)
 
 
 @pytest.mark.parametrize("strategy", SLOW)
-@given(sentences=st.lists(st.text("甲乙丙ab", max_size=6), min_size=1, max_size=9), ratio=RATIOS)
+@given(sentences=st.lists(st.text("甲乙丙abA，_。 ", max_size=6), min_size=1, max_size=9), ratio=RATIOS)
 def test_rouge_strategies_are_their_definitions(strategy, sentences, ratio):
     assert STRATEGIES[strategy](sentences, ratio, random.Random(0)) == SLOW[strategy](sentences, ratio)
 
@@ -170,11 +174,16 @@ def test_rouge_strategies_are_their_definitions(strategy, sentences, ratio):
 @given(st.integers(1, 30), RATIOS, st.integers(0, 9))
 def test_the_number_of_gap_sentences(count, ratio, seed):
     sentences = [chr(0x4E00 + i) for i in range(count)]
-    n = slow_count(sentences, ratio)
-    for strategy in ("random", "lead", "rouge", "greedy_rouge", "continuous_rouge", "hybrid"):
+    for strategy in STRATEGIES.keys() - {"lcs", "dynamic_rouge"}:
+        n = slow_count(sentences, ratio, round if strategy in ("random", "lead") else math.floor)
         assert len(STRATEGIES[strategy](sentences, ratio, random.Random(seed))) == n
-    least = slow_count(sentences, ratio * DYNAMIC_MIN_RATIO)
-    assert least <= len(STRATEGIES["dynamic_rouge"](sentences, ratio, random.Random(seed))) <= n
+
+
+def test_random_and_lead_take_what_uer_takes():
+    for count in range(1, 200):
+        for strategy in ("random", "lead"):
+            taken = STRATEGIES[strategy](["句"] * count, 0.3, random.Random(0))
+            assert len(taken) == max(1, int(round(count * 0.3, 0)))
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -183,29 +192,48 @@ def test_random_picks_every_sentence_alike_the_last_one_too(count):
     assert all(abs(drawn[i] - 4000 / count) < 150 for i in range(count)), drawn
 
 
-def test_hybrid_is_one_of_its_three_as_often_as_another():
-    taken = Counter()
-    for seed in range(900):
-        rng = random.Random(seed)
-        row = rng.choice(("random", "lead", "rouge"))
-        taken[row] += 1
-        expected = STRATEGIES[row](BY_HAND, 0.4, rng)
-        assert STRATEGIES["hybrid"](BY_HAND, 0.4, random.Random(seed)) == expected
-    assert all(abs(number - 300) < 75 for number in taken.values()), taken
+def test_hybrid_is_random_lead_or_rouge_as_often():
+    """The first two and the last two may come by two ways, each other pair by `random` alone."""
+    assert slow_rouge(BY_HAND, 0.59) == [2, 4], "rounded down, as all of hybrid"
+    drawn = Counter(tuple(STRATEGIES["hybrid"](BY_HAND, 0.59, random.Random(seed))) for seed in range(6000))
+    pairs = {(i, j) for i in range(5) for j in range(i + 1, 5)}
+    assert drawn.keys() == pairs
+    for pair in pairs:
+        expected = 1 / 3 * 1 / 10 + (1 / 3 if pair in ((0, 1), (2, 4)) else 0)
+        assert abs(drawn[pair] / 6000 - expected) < 0.025, (pair, drawn)
 
 
-def test_dynamic_rouge_is_rouge_with_a_ratio_and_scores_drawn():
-    lengths = Counter()
-    for seed in range(300):
-        rng = random.Random(seed)
-        ratio = 0.9 * rng.uniform(DYNAMIC_MIN_RATIO, 1)
-        gaps = STRATEGIES["dynamic_rouge"](BY_HAND, 0.9, random.Random(seed))
-        assert gaps == rouge_gap_sentences(BY_HAND, ratio, rng, ROUGE_NOISE)
-        lengths[len(gaps)] += 1
-    assert set(lengths) == {1, 2, 3, 4}
-    # Scores of 2 against 4 lie further apart than the noise of 20 %; of 2 against 2 any may come first.
-    firsts = {tuple(rouge_gap_sentences(BY_HAND, 0.4, random.Random(seed), ROUGE_NOISE)) for seed in range(100)}
-    assert firsts == {(0, 4), (1, 4), (2, 4)}
+def test_dynamic_rouge_draws_its_ratio_alike_from_a_third_on():
+    """pegasus_large: n = floor(N * ratio * u), at least 1, with u uniform from 0.33 to 1."""
+    count, ratio = 10, 0.9
+    sentences = [chr(0x4E00 + i) * (i + 1) + "甲" for i in range(count)]
+    drawn = Counter(len(STRATEGIES["dynamic_rouge"](sentences, ratio, random.Random(seed))) for seed in range(6000))
+    low, high = 0.33 * count * ratio, count * ratio
+    for n in range(count + 1):
+        share = max(0, min(n + 1, high) - max(n, low)) / (high - low)
+        assert abs(drawn[n] / 6000 - share) < 0.025, (n, drawn)
+
+
+def test_dynamic_rouge_takes_the_greatest_scores_but_for_noise():
+    # Each is half of its pair's text, so that scores are far apart: whatever the noise, the order is that of `rouge`.
+    sentences = [chr(0x4E00 + i) * 3**i for i in range(5) for _ in range(2)]
+    for seed in range(50):
+        gaps = STRATEGIES["dynamic_rouge"](sentences, 0.9, random.Random(seed))
+        chosen = {sentences[i] for i in gaps}
+        assert chosen == {sentences[i] for i in slow_rouge(sentences, len(gaps) / 10)}
+
+
+@pytest.mark.parametrize("less", [96, 98, 100])
+def test_the_noise_of_dynamic_rouge_is_normal(less):
+    """Scores are multiplied by 1 + 0.2 * N(0, 0.2): how often the smaller of two comes first follows from that."""
+    # The first two have `less` and 100 in common with the others, each of which is one of their characters.
+    sentences = ["甲" * less, "乙" * 100, *("甲" * less), *("乙" * 100)]
+    first = Counter()
+    for seed in range(4000):
+        first.update(STRATEGIES["dynamic_rouge"](sentences, 0.001, random.Random(seed)))
+    share = statistics.NormalDist().cdf((less - 100) / (0.2 * 0.2 * math.hypot(less, 100)))
+    assert first.keys() == {0, 1}
+    assert abs(first[0] / 4000 - share) < 0.025, (first, share)
 
 
 def test_words_are_jieba_s():
@@ -275,12 +303,26 @@ def test_pairs_of_a_document_with_masks():
 
 
 def test_a_mask_in_the_text_is_no_mask():
-    text = "他写道[MASK]。又写一遍。再写一遍。"
-    for rates, expected in (("1,0,0,0", "[mask]"), ("0,0,0,1", "[MASK]")):
+    text = "他写道[MASK]。又写[MASK]一遍。再写一遍。"
+    for rates, mask in (("1,0,0,0", MASK), ("0,0,0,1", "")):
         config = GapSentenceConfig("lead", 0.3, sentence_split="sentences", mask_rates=rates)
         ((source, target),) = pseudo_pairs(text, config)
-        assert target == f"他写道{expected}。"
-        assert source.count(MASK) == (rates == "1,0,0,0")
+        assert target == "他写道[MASK]。"
+        assert source == f"{mask}又写[mask]一遍。再写一遍。"
+
+
+def test_what_gives_no_pair_is_counted():
+    text = "一。二。三。四。五。六。七。八。"
+    for config, expected in (
+        (GapSentenceConfig("lead", 1, sentence_split="sentences"), {"short": 0, "tail": 0, "blank": 1}),
+        (GapSentenceConfig("lead", 0.3, sentence_split="sentences", max_length=4), {"short": 0, "tail": 2}),
+        (GapSentenceConfig(), {"short": 1, "tail": 0}),  # one piece
+    ):
+        counts = Counter()
+        pairs = list(pseudo_pairs(text, config, counts))
+        assert dict(counts) == expected
+        taken = sum(len(split_sentences(source + target)) for source, target in pairs)
+        assert taken == (8 - counts["tail"] if pairs else 0)
 
 
 def test_draws_depend_on_the_text_and_the_seed_alone():
@@ -321,3 +363,11 @@ def test_errors_name_the_rule_and_the_value():
     for name, value in (("max_length", 0), ("seed", -1), ("gap_sentence_unit", "byte"), ("mask_span", "all")):
         with pytest.raises(OptionError, match=f"{name} must be .*, got {value}"):
             GapSentenceConfig(**{name: value})
+    for options in (
+        {"mask_span": "joined", "mask_rates": "0,1,0,0"},
+        {"gap_sentence_unit": "word", "gap_sentence_strategy": "lead"},
+        {"seed": 1, "gap_sentence_strategy": "rouge", "mask_rates": "1,0,0,0"},
+    ):
+        name, value = next(iter(options.items()))
+        with pytest.raises(OptionError, match=f"{name} is only for .*, got {value}"):
+            GapSentenceConfig(**options)

@@ -6,18 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
 import finetune
 import pretrain
-from t5_pegasus import PegasusTokenizer, build_model
+import pretrain_data
+from t5_pegasus import build_model
 from t5_pegasus.backend import bert4keras, tf
 from t5_pegasus.batching import bucket_batches
 from t5_pegasus.config import PretrainingConfig
 from t5_pegasus.errors import CheckpointError, DataError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
-from t5_pegasus.shards import ShardWriter, tokenizer_hash
+from t5_pegasus.shards import open_shards
 from t5_pegasus.training import pretraining
 from t5_pegasus.training.pairs import EncodedPairs
 from t5_pegasus.training.pretraining import Pretrainer, batch_stream
@@ -185,6 +187,64 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert_equal_weights(weights_of(tmp_path), weights_of(whole_run))
 
 
+def test_a_run_killed_between_its_state_and_its_weights_goes_on(whole_run, model_dir, pair_file, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    flags = ("--gradient_accumulation_steps", 2, "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "save_weights", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(model_dir, pair_file, tmp_path, *flags)
+    assert not (tmp_path / "model.ckpt.index").exists()
+    run(model_dir, pair_file, tmp_path, *flags)
+    assert read_log(tmp_path) == read_log(whole_run)
+    assert_equal_weights(weights_of(tmp_path), weights_of(whole_run))
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(whole_run, model_dir, pair_file, tmp_path, capsys):
+    shutil.copytree(whole_run, tmp_path, dirs_exist_ok=True)
+    state = tmp_path / "training_state"
+    flags = ("--gradient_accumulation_steps", 2, "--resume")
+    last, before = (state / f"ckpt-{number}.data-00000-of-00001" for number in (6, 3))
+    last.write_bytes(last.read_bytes()[:-1000])
+    run(model_dir, pair_file, tmp_path, *flags)
+    captured = capsys.readouterr()
+    assert "ckpt-6 cannot be read: going on from " in captured.err
+    assert "going on after step 3\n" in captured.out
+    assert read_log(tmp_path) == read_log(whole_run)
+    assert_equal_weights(weights_of(tmp_path), weights_of(whole_run))
+
+    for damaged in ((last, before), (state / "checkpoint",)):
+        for path in damaged:
+            path.write_bytes(b"")
+        with pytest.raises(CheckpointError, match=r"damaged.*; choose another --output_dir, or remove it to start"):
+            run(model_dir, pair_file, tmp_path, *flags)
+
+
+def test_a_run_goes_on_with_its_pairs_only_and_tells_of_other_options(
+    whole_run, model_dir, pair_file, tmp_path, capsys
+):
+    shutil.copytree(whole_run, tmp_path / "out")
+    flags = ("--gradient_accumulation_steps", 2, "--resume")
+    lines = pair_file.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "reversed.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    with pytest.raises(OptionError, match=r"other batches: digest of the pairs was \w{16} and is \w{16}$"):
+        run(model_dir, tmp_path / "reversed.jsonl", tmp_path / "out", *flags)
+    run(model_dir, pair_file, tmp_path / "out", *flags, "--weight_decay", 0.5)
+    assert "going on with other options: weight_decay was 0.01 and is 0.5\n" in capsys.readouterr().err
+
+
+def test_a_model_is_not_overwritten(whole_run, pair_file, tmp_path):
+    """In place neither: a run that is killed would start from what it has made of its weights."""
+    for name in ("config.json", "vocab.txt", "model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        shutil.copy(whole_run / name, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OptionError, match=r"model\.ckpt is there, of no training .*; choose another --output_dir"):
+        run(tmp_path, pair_file, tmp_path, "--resume")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
 def test_a_state_of_another_model_is_not_resumed(whole_run, pair_file, tmp_path):
     shutil.copytree(whole_run, tmp_path, dirs_exist_ok=True)
     flags = ("--gradient_accumulation_steps", 2, "--resume", "--from_scratch")
@@ -193,6 +253,8 @@ def test_a_state_of_another_model_is_not_resumed(whole_run, pair_file, tmp_path)
 
 
 def test_the_last_checkpoints_are_kept_and_no_temporary_file(model_dir, pair_file, tmp_path):
+    (tmp_path / ".model.ckpt.0.tmp").mkdir()  # of a run that was killed
+    (tmp_path / ".model.ckpt.0.tmp" / "model.ckpt.data-00000-of-00001.tempstate7").write_bytes(b"half")
     run(model_dir, pair_file, tmp_path, "--save_steps", 1, "--save_total_limit", 2, "--resume", max_steps=5)
     names = sorted(path.name for path in (tmp_path / "training_state").iterdir())
     expected = [f"ckpt-{n}.{end}" for n in (4, 5) for end in ("data-00000-of-00001", "index")]
@@ -203,14 +265,16 @@ def test_the_last_checkpoints_are_kept_and_no_temporary_file(model_dir, pair_fil
     ]  # fmt: skip
 
 
-def test_shards_give_the_run_that_their_pairs_give(model_dir, pair_file, sample_pairs, tmp_path):
-    tokenizer = PegasusTokenizer(model_dir / "vocab.txt")
-    with ShardWriter(tmp_path / "shards", tokenizer_hash(tokenizer), pairs_per_shard=7) as writer:
-        for pair in sample_pairs:
-            writer.add(tokenizer.encode(pair.content, 48), tokenizer.encode(pair.title, 16))
-    for name, source in (("text", pair_file), ("ids", tmp_path / "shards")):
-        run(model_dir, source, tmp_path / name, max_steps=3)
-    assert_equal_weights(weights_of(tmp_path / "ids"), weights_of(tmp_path / "text"))
+def test_shards_give_the_run_that_their_pairs_give(model_dir, tmp_path):
+    """With masks, which are a token in both."""
+    flags = ["--sentence_split", "sentences", "--gap_sentence_strategy", "random", "--mask_rates", "0.9,0,0.1,0"]
+    to_ids = ["--output_format", "tfrecord", "--vocab_file", str(model_dir / "vocab.txt"), "--pairs_per_shard", "70"]
+    lengths = ["--max_source_length", "48", "--max_target_length", "16"]
+    for name, more in (("pairs.jsonl", []), ("shards", [*to_ids, *lengths])):
+        assert pretrain_data.main(["--output_file", str(tmp_path / name), *flags, *more]) == 0
+        run(model_dir, tmp_path / name, tmp_path / f"from_{name}", max_steps=3)
+    assert sum(103 in source for source, _ in open_shards(tmp_path / "shards")) > 50
+    assert_equal_weights(weights_of(tmp_path / "from_shards"), weights_of(tmp_path / "from_pairs.jsonl"))
     with pytest.raises(OptionError, match="sources of 48 and targets of 16 tokens; raise --max_source_length"):
         run(model_dir, tmp_path / "shards", tmp_path / "cut", "--max_source_length", 32)
 
@@ -226,6 +290,32 @@ def test_a_run_may_start_from_weights_or_leave_them(whole_run, pair_file, tmp_pa
     assert np.abs(weights_of(tmp_path / "from_scratch")["shared/embedding"] - expected["shared/embedding"]).max() > 0.5
 
 
+def test_a_run_may_start_from_the_rows_of_mt5(tmp_path):
+    """With a rate of almost nothing: each word has the row of its piece, or the mean of those of its pieces."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    from test_conversion import HUGGING_FACE, make_model_dir, tokens_of, train_pieces
+
+    alphabet = "".join(chr(0x4E00 + index) for index in range(296))
+    options = {"vocab_size": 300, "model_type": "char", "character_coverage": 1.0}
+    train_pieces(tmp_path / "spiece.model", [alphabet] * 3, **options)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    tokens = [*tokens_of(tmp_path / "spiece.model", shuffled=True), "一丁"]
+    model_dir = make_model_dir(tmp_path / "model", tokens)
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"source": alphabet[:40], "target": alphabet[5:9]}))
+    mt5 = ("--mt5_weights", HUGGING_FACE, "--mt5_vocab", tmp_path / "spiece.model")
+    flags = ("--learning_rate", 1e-12, "--weight_decay", 0)
+    run(model_dir, tmp_path / "pairs.jsonl", tmp_path / "out", *mt5, *flags, max_steps=1)
+
+    theirs, ours = safetensors.numpy.load_file(HUGGING_FACE), weights_of(tmp_path / "out")
+    special = {"[PAD]": "<pad>", "[CLS]": "<pad>", "[SEP]": "</s>", "[UNK]": "<unk>"}
+    rows = [[pieces.piece_to_id(special.get(token, token))] for token in tokens[:-1]]
+    rows.append([pieces.piece_to_id(character) for character in "一丁"])
+    expected = [theirs["shared.weight"][each].astype(np.float32).mean(axis=0) for each in rows]
+    np.testing.assert_allclose(ours["shared/embedding"], expected, atol=1e-6)
+    wo = theirs["decoder.block.2.layer.2.DenseReluDense.wo.weight"].astype(np.float32)
+    np.testing.assert_allclose(ours["decoder/block_002/layer_002/DenseReluDense/wo/kernel"], wo.T, atol=1e-6)
+
+
 def test_what_cannot_be_used_is_said(model_dir, tmp_path):
     with pytest.raises(OptionError, match=r"train_file must exist, got .*none\.jsonl"):
         run(model_dir, tmp_path / "none.jsonl", tmp_path)
@@ -236,6 +326,9 @@ def test_what_cannot_be_used_is_said(model_dir, tmp_path):
         Pretrainer(None, PretrainingConfig(), tmp_path, model_dir).fit(EncodedPairs([]))
     with pytest.raises(OptionError, match="exclude each other"):
         run(model_dir, model_dir / "vocab.txt", tmp_path, "--from_scratch", "--weights", "x")
+    for flag, message in ((("--text_column", "x"), "text_column"), (("--skip_bad_lines",), "skip_bad_lines")):
+        with pytest.raises(OptionError, match=f"{message} is not for shards"):
+            run(model_dir, tmp_path / "empty", tmp_path / "out", *flag)
     with pytest.raises(OptionError, match="mt5_weights and mt5_vocab go together, got x and None"):
         run(model_dir, model_dir / "vocab.txt", tmp_path, "--mt5_weights", "x")
 

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import pretrain_data
+from t5_pegasus.config import DataConfig
+from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.gap_sentences import GapSentenceConfig, pseudo_pairs
 from t5_pegasus.locations import TINY_MODEL_DIR
+from t5_pegasus.sentences import gather_chunks, split_pieces
 from t5_pegasus.shards import open_shards
 from t5_pegasus.tokenizer import PegasusTokenizer
 
@@ -24,6 +28,7 @@ TEXT = "\n".join(f"第{n}段说的是第{n * n % 17}种模型。它在{n * 7 % 5
 
 
 def write_documents(path, count):
+    path.parent.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for n in range(count):
             file.write(json.dumps({"title": "题", "content": f"{n}。{TEXT}"}, ensure_ascii=False) + "\n")
@@ -70,10 +75,15 @@ def test_pairs_are_written_in_the_order_of_the_documents_whatever_the_workers(tm
         files = ["--input_file", str(corpus), "--output_file", str(output), "--workers", str(workers)]
         assert pretrain_data.main([*files, *flags]) == 0
         assert read_pairs(output) == expected
-        short = sum(not list(pseudo_pairs(text, config)) for text in texts)
+        pieces = [split_pieces(text.strip()) for text in texts]
+        short = sum(len(each) < 3 for each in pieces)
+        taken = sum(len(chunk) for each in pieces for chunk in gather_chunks(each, 96))
+        tail = sum(len(each) for each in pieces if len(each) >= 3) - taken
         told = capsys.readouterr().err.splitlines()[-1]
         assert f"6000 documents read, {len(expected)} pairs written, {short} documents too short" in told
+        assert f"{tail} pieces left over" in told
         assert short > 0
+        assert tail > 0
 
 
 def test_everything_dropped_is_counted_and_told(tmp_path, capsys):
@@ -91,6 +101,16 @@ def test_everything_dropped_is_counted_and_told(tmp_path, capsys):
         "1 boilerplate lines taken out"
     )
     assert len(read_pairs(output)) == 6
+
+
+def test_a_document_all_of_whose_text_is_in_gaps_is_not_called_short(tmp_path, capsys):
+    documents = write_documents(tmp_path / "corpus" / "a.jsonl", 3)
+    (tmp_path / "corpus" / "notes.md").write_text("无")
+    flags = ["--input_file", str(documents.parent), "--output_file", str(tmp_path / "b.jsonl")]
+    with pytest.raises(DataError, match=r"^no pair in .*: 3 documents read, 6 chunks whose .* blank, 1 files not"):
+        pretrain_data.main([*flags, "--gap_sentence_strategy", "lead", "--gap_sentence_ratio", "1"])
+    assert pretrain_data.main(flags) == 0
+    assert "3 documents read, 6 pairs written, 1 files not read (neither .txt nor .jsonl)" in capsys.readouterr().err
 
 
 def test_near_duplicates_are_dropped_and_the_first_is_kept(tmp_path):
@@ -120,7 +140,7 @@ def test_shards_hold_the_ids_of_the_pairs(tmp_path):
         pairs = [json.loads(line) for line in file]
     assert len(shards) == len(pairs) == shards.manifest["counts"]["pairs"] > 200
     assert shards.manifest["options"]["mask_rates"] == "0.7,0.1,0.1,0.1"
-    masks = 0
+    masks, cut = 0, Counter()
     for pair, (source_ids, target_ids) in zip(pairs, shards, strict=True):
         assert target_ids.tolist() == tokenizer.encode(pair["target"], 40)
         # Each [MASK] is id 103 and nothing else is; what stands between is encoded as by itself.
@@ -128,7 +148,34 @@ def test_shards_hold_the_ids_of_the_pairs(tmp_path):
         expected = [101, *functools.reduce(lambda left, right: [*left, 103, *right], parts)]
         assert source_ids.tolist() == [*expected[:59], 102]
         masks += source_ids.tolist().count(103)
+        cut.update(cut_sources=len(expected) > 59, cut_targets=len(tokenizer.encode(pair["target"])) > 40)
     assert masks > 80
+    assert {name: shards.manifest["counts"][name] for name in cut} == cut
+    assert all(cut.values())
+
+
+@pytest.mark.parametrize("rates", ["0.7,0.1,0.1,0.1", "0,0,0,1"])
+def test_training_reads_the_same_ids_from_text_and_from_shards(tmp_path, rates):
+    """Also where the text itself has [MASK], which is no mask, and where two documents are one."""
+    from t5_pegasus.training import open_pairs
+
+    documents = tmp_path / "a.txt"
+    documents.write_text("\n".join(f"{n % 8}号[MASK]文章，" + TEXT.replace("\n", "[MASK]\u2028 ") for n in range(9)))
+    vocab_file = TINY_MODEL_DIR / "vocab.txt"
+    flags = ["--input_file", str(documents), "--gap_sentence_strategy", "hybrid", "--mask_rates", rates]
+    to_ids = ["--output_format", "tfrecord", "--vocab_file", str(vocab_file), "--max_source_length", "200"]
+    for output in (["b.jsonl"], ["ids", *to_ids]):
+        assert pretrain_data.main([*flags, "--output_file", str(tmp_path / output[0]), *output[1:]]) == 0
+    tokenizer, data = PegasusTokenizer(vocab_file), DataConfig(max_source_length=200, max_target_length=128)
+    text, ids = (open_pairs(tmp_path / name, tokenizer, data) for name in ("b.jsonl", "ids"))
+    assert text.lengths.tolist() == ids.lengths.tolist()
+    masks = 0
+    for row in range(len(ids)):
+        assert [part.tolist() for part in text[row]] == [part.tolist() for part in ids[row]]
+        masks += ids[row][0].tolist().count(103)
+    assert bool(masks) == (rates != "0,0,0,1")
+    with pytest.raises(OptionError, match="skip_bad_lines is only for a file of text, not shards, got True"):
+        open_pairs(tmp_path / "ids", tokenizer, DataConfig(skip_bad_lines=True))
 
 
 def test_masks_need_a_vocabulary_that_has_them(tmp_path):
@@ -155,8 +202,21 @@ def test_workers_may_be_started_in_any_way(tmp_path, method):
         ([], None, "cannot read {path}: No such file or directory"),
         ([], '{"content": "a"}\n{"content": 1}\n', "{path}:2: content must be text, got int; --skip_bad_lines"),
         ([], '{"title": "a"}\n', "{path}:1: no column content"),
-        ([], '{"content": "太短"}\n', "no pair in {path}: none of 1 documents has 3 pieces (1 are nearly empty)"),
-        ([], "", "no pair in {path}: none of 0 documents has 3 pieces"),
+        ([], '{"content": "太短"}\n', "no pair in {path}: 1 documents read, 1 documents nearly empty"),
+        ([], "", "no pair in {path}: 0 documents read"),
+        (
+            ["--boilerplate_pattern", "a", "--clean", "control"],
+            "",
+            "boilerplate_pattern is only for clean with boil",
+        ),
+        (["--near_duplicate_threshold", "0.7"], "", "near_duplicate_threshold is only for deduplicate near, got 0.7"),
+        (["--max_source_length", "99"], "", "max_source_length is only for output_format tfrecord, got 99"),
+        (["--vocab_file", "v"], "", "vocab_file is only for output_format tfrecord, got v"),
+        (["--document_separator", "blank_line"], "", "document_separator is only for .txt files, got blank_line"),
+        (["--mask_span", "joined"], "", "mask_span is only for mask_rates with masks, got joined"),
+        (["--seed", "7"], "", "seed is only for strategies and mask_rates that draw, got 7"),
+        (["--runner", "spark", "--workers", "99"], "", "workers is only for runner local, got 99"),
+        (["--spark_master", "local[2]"], "", "spark_master is only for runner spark, got local[2]"),
         (["--workers", "0"], "", "workers must be at least 1, got 0"),
         (["--gap_sentence_ratio", "2"], "", "gap_sentence_ratio must be above 0 and at most 1, got 2.0"),
         (["--output_file", "a.jsonl"], "", "output_file must not be the input_file or in it, got a.jsonl"),
@@ -228,6 +288,43 @@ def test_what_was_finished_is_used_for_the_same_options_and_input_only(tmp_path,
     assert pretrain_data.main(flags) == 0
     assert "starting anew" in capsys.readouterr().err
     assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "c.jsonl").read_bytes()
+
+
+# Runs again and again in a fork that ends at its n-th change or listing of a folder, each time followed by a whole run.
+KILLED = """
+import itertools, os, pathlib, sys, pretrain_data
+def mortal(function, count, last):
+    def call(*arguments, **options):
+        if next(count) == last:
+            os._exit(9)
+        return function(*arguments, **options)
+    return call
+output, flags = pathlib.Path(sys.argv[1]), ["--output_file", *sys.argv[1:]]
+for moment in itertools.count(1):
+    if not (child := os.fork()):
+        count = itertools.count(1)
+        for name in ("mkdir", "rmdir", "unlink", "rename", "replace", "scandir"):
+            setattr(os, name, mortal(getattr(os, name), count, moment))
+        pretrain_data.main(flags)
+        os._exit(0)
+    was_killed = os.waitpid(child, 0)[1]
+    pretrain_data.main(flags)
+    assert os.listdir(output.parent) == [output.name], moment
+    print(moment, output.read_text(encoding="utf-8"))
+    if not was_killed:
+        break
+    output.unlink()
+"""
+
+
+def test_a_kill_at_any_moment_stands_in_no_later_run_s_way(tmp_path):
+    documents = write_documents(tmp_path / "a.jsonl", 1)
+    flags = [tmp_path / "out" / "b.jsonl", "--input_file", documents, "--workers", "1"]
+    command = [sys.executable, "-c", KILLED, *map(str, flags)]
+    done = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, encoding="utf-8", check=True)
+    outputs = re.findall(r"^\d+ (.*\n.*\n)", done.stdout, re.MULTILINE)
+    assert len(outputs) > 20
+    assert set(outputs) == {(tmp_path / "out" / "b.jsonl").read_text(encoding="utf-8")}
 
 
 def test_a_worker_does_not_outlive_a_run_that_reads_a_pipe(tmp_path):

@@ -72,6 +72,8 @@ def test_errors_name_the_rule_and_the_value():
         RunnerConfig(workers=0)
     with pytest.raises(OptionError, match="runner must be one of local, spark, got moon"):
         RunnerConfig(runner="moon")
+    with pytest.raises(OptionError, match="spark_master is only for runner spark, got local"):
+        RunnerConfig(spark_master="local")
 
 
 # Spark: one session for all tests, since it takes seconds to start.
@@ -110,7 +112,7 @@ def test_spark_gives_the_same_pairs_in_the_same_order(spark, tmp_path):
     counts = {}
     for runner in ("local", "spark"):
         output = tmp_path / f"{runner}.jsonl"
-        counts[runner] = write_pairs(corpus, output, recipe, RunnerConfig(runner=runner, workers=1))
+        counts[runner] = write_pairs(corpus, output, recipe, RunnerConfig(runner=runner))
     assert (tmp_path / "spark.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()
     assert counts["spark"] == counts["local"]
     assert counts["local"]["documents"] == 3000
@@ -128,6 +130,18 @@ def test_spark_keeps_the_order_and_tells_a_user_s_error_in_one_line(spark):
     assert list(run_spark(raise_on_three, [])) == []
     with pytest.raises(DataError, match=r"^a\.txt:3: no such thing$"):
         list(run_spark(raise_on_three, range(5)))
+
+
+def test_the_first_error_ends_a_spark_job(spark, tmp_path):
+    def fail_on_one(number):
+        (tmp_path / str(number)).touch()
+        if number == 1:
+            open("/nowhere/at/all")
+        time.sleep(0.2)
+
+    with pytest.raises(PegasusError, match=r"^/nowhere/at/all: No such file or directory$"):
+        list(run_spark(fail_on_one, range(200)))
+    assert len(list(tmp_path.iterdir())) < 100
 
 
 @pytest.mark.slow

@@ -156,6 +156,19 @@ def test_a_failed_writer_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_what_a_killed_writer_left_is_replaced_by_the_next(tmp_path):
+    code = (
+        "import os, signal, sys; from t5_pegasus.shards import ShardWriter\n"
+        "with ShardWriter(sys.argv[1], 'hash') as writer:\n"
+        "    writer.add([1], [2]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, tmp_path / "s"], check=False, cwd=ROOT)
+    assert [path.name for path in tmp_path.iterdir()] == [".s.0.tmp"]
+    assert len(open_shards(write(tmp_path / "s", random_pairs(3)))) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 def test_no_other_folder_is_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     for target in (tmp_path, tmp_path / "notes.txt"):

@@ -204,6 +204,39 @@ def test_long_texts_are_cut_with_the_end_kept_and_counted():
     assert tokenizer.num_truncated == len(whole)
 
 
+class Counting(dict):
+    """What counts how often it is asked."""
+
+    asked = 0
+
+    def get(self, key, default=None):
+        self.asked += 1
+        return super().get(key, default)
+
+
+def test_masks_are_one_token_each_and_need_a_vocabulary_that_has_it(tmp_path):
+    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    [_, *first, _], [_, *last, _] = tokenizer.encode_batch(["今天天气", "很好。"])
+    assert tokenizer.encode_masked("今天天气[MASK][MASK]很好。") == [101, *first, 103, 103, *last, 102]
+    assert tokenizer.encode_masked("[MASK]今天天气", 3) == [101, 103, 102]
+    assert tokenizer.num_truncated == 1
+    assert tokenizer.encode_masked("今天天气[mask]很好。") == tokenizer.encode("今天天气[MASK]很好。")
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"vocab\.txt lacks \[MASK\], which the text has"):
+        PegasusTokenizer(tmp_path / "vocab.txt").encode_masked("一[MASK]")
+
+
+def test_what_no_vocabulary_has_costs_no_more_than_its_length():
+    tokenizer = PegasusTokenizer(TINY)
+    tokenizer._ids = Counting(tokenizer._ids)
+    tokenizer.encode("qxzjvkw" * 28)
+    assert tokenizer._ids.asked <= 7 * 28 * max(map(len, tokenizer.tokens))
+    tokenizer._ids.asked = 0
+    tokenizer.encode("q1x2z3" * 3000, 10)
+    tokenizer.encode(" ".join(["qxzjvkw" * 4] * 600), 10)
+    assert tokenizer._ids.asked < 1000
+
+
 # Back to text
 
 # What one token can be made of, and so what text can be made of: no ## pieces, no [CLS] and its like.

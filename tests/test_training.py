@@ -279,6 +279,14 @@ def test_a_new_run_puts_an_earlier_one_out_of_the_way(tokenizer, tmp_path, pairs
     assert (tmp_path / "best_model.weights.previous").read_bytes() == best
 
 
+def test_a_run_goes_on_with_its_pairs_only_and_tells_of_other_options(tokenizer, tmp_path, pairs, capsys):
+    make_trainer(tokenizer, tmp_path, num_train_epochs=1).fit(*pairs)
+    with pytest.raises(OptionError, match="cannot resume with other batches: digest of the pairs was"):
+        make_trainer(tokenizer, tmp_path, num_train_epochs=2).fit(pairs[0][::-1], pairs[1], resume=True)
+    make_trainer(tokenizer, tmp_path, num_train_epochs=2).fit(*pairs, resume=True)
+    assert "going on with other options: num_train_epochs was 1 and is 2\n" in capsys.readouterr().err
+
+
 def test_a_state_of_another_model_is_not_resumed(tokenizer, tmp_path, pairs):
     make_trainer(tokenizer, tmp_path, num_train_epochs=1).fit(*pairs)
     with pytest.raises(CheckpointError, match="another model or precision"):

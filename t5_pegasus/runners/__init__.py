@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..config import check_choices, option
+from ..config import check_choices, option, require_only_with
 from ..errors import OptionError
 from .local import run_local
 from .spark import run_spark
@@ -28,5 +28,7 @@ class RunnerConfig:
     def __post_init__(self) -> None:
         """Raise OptionError for a runner that is not there, and fewer than one process."""
         check_choices(self)
+        require_only_with(self, self.runner == "local", "runner local", "workers")
+        require_only_with(self, self.runner == "spark", "runner spark", "spark_master")
         if self.workers < 1:
             raise OptionError(f"workers must be at least 1, got {self.workers}")

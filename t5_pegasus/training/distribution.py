@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..backend import tf
-from ..errors import OptionError
+from ..errors import OptionError, PegasusError
 
 
 def _mirrored() -> Any:
@@ -17,15 +18,15 @@ def _mirrored() -> Any:
 
 def _multiworker() -> Any:
     try:
-        cluster = json.loads(os.environ["TF_CONFIG"])
-        _ = cluster["cluster"]["worker"], cluster["task"]["index"]
-    except (LookupError, TypeError, ValueError) as error:
+        config = json.loads(os.environ["TF_CONFIG"])
+        _ = config["cluster"]["worker"], config["task"]["type"], config["task"]["index"]
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
         raise OptionError(
             "distribute multiworker needs the environment variable TF_CONFIG, such as "
             '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}, '
-            f"got {os.environ.get('TF_CONFIG')}"
+            f"got {os.environ.get('TF_CONFIG')} ({type(error).__name__}: {error})"
         ) from error
-    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
@@ -39,7 +40,8 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
 def distributed(name: str) -> Iterator[None]:
     """Build and train inside the `with` on one device ("none"), on all of this machine or on all machines of TF_CONFIG.
 
-    To be entered before TensorFlow has computed anything. Raises OptionError where TF_CONFIG is missing or malformed.
+    To be entered before TensorFlow has computed anything. Raises OptionError where TF_CONFIG is missing or malformed,
+    or its port is taken.
     """
     with STRATEGIES[name]().scope():
         yield
@@ -69,3 +71,22 @@ def from_chief(names: Sequence[str], compute: Callable[[], dict[str, float]]) ->
 
     total = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(own), axis=None)
     return dict(zip(names, total.numpy().tolist(), strict=True))
+
+
+def check_alike(values: Mapping[str, Any]) -> None:
+    """Raise PegasusError, in all processes of a training, where they do not have the same values, which JSON has."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.cluster_resolver is None:
+        return
+    own = tf.constant([[zlib.crc32(json.dumps(value).encode()) for value in values.values()]], tf.float64)
+    workers = strategy.gather(strategy.run(lambda: own), axis=0).numpy()
+    unlike = [
+        f"{name} (here {value})"
+        for (name, value), column in zip(values.items(), workers.T, strict=True)
+        if (column != column[0]).any()
+    ]
+    if unlike:
+        raise PegasusError(
+            f"the workers differ in {', '.join(unlike)}; give them the same flags and pairs, and an output_dir on "
+            "storage that they share"
+        )

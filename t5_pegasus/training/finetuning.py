@@ -21,10 +21,19 @@ from ..locations import FINE_TUNED
 from ..metrics import METRICS, score
 from ..title import AutoTitle
 from ..tokenizer import PegasusTokenizer
-from .distribution import from_chief, is_chief
+from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .pairs import PairSource, count_targets, encode_pairs, load_part
-from .state import Row, TrainingState, check_finite, one_line_errors, write_log
+from .state import (
+    Row,
+    TrainingState,
+    check_finite,
+    check_plan,
+    curve_writer,
+    one_line_errors,
+    plan_of,
+    write_log,
+)
 from .step import TrainStep
 
 # Peak rates of AdamW where none is given, for a model with weights and for one that starts from nothing.
@@ -76,9 +85,10 @@ class Trainer:
         Without `resume` what an earlier run left is put out of the way: its state and log are removed, its best weights
         are kept as `best_model.weights.previous` once there are new ones.
 
-        Raises DataError for an empty data set, OptionError for an unknown metric or where there is nothing to resume,
-        CheckpointError where the state is not of this model or a file cannot be written, PegasusError where training
-        runs out of memory or diverges.
+        Raises DataError for an empty data set, OptionError for an unknown metric and where there is nothing to resume
+        or it would be with other data or batches, CheckpointError where the state is not of this model or a file cannot
+        be written, PegasusError where training runs out of memory or diverges, or its workers do not have the same to
+        do.
         """
         if not train or not valid:
             raise DataError(
@@ -96,24 +106,28 @@ class Trainer:
     def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:
         config = self.config
         pairs = encode_pairs(self.tokenizer, train, self.data)
-        devices = tf.distribute.get_strategy().num_replicas_in_sync
-        steps = len(epoch_steps(pairs, config, devices, 1)) * config.num_train_epochs
+        plan = plan_of(pairs, config)
+        check_alike({**plan, "resume": resume})
+        steps = len(epoch_steps(pairs, config, plan["devices"], 1)) * config.num_train_epochs
         schedule = WarmupLinearDecay(
             config.learning_rate or LEARNING_RATE, math.ceil(steps * config.warmup_ratio), steps
         )
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
         state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, keep=1)
+        check_alike({"the last checkpoint": state.latest})
         history: list[Row] = []
         if resume:
             if not state.exists:
                 raise OptionError(f"nothing to resume in {state.folder}; start without --resume")
-            history = state.restore()["history"]
+            progress = state.restore()
+            check_plan(progress.get("plan", {}), plan)
+            history = progress["history"]
             print(f"going on after epoch {len(history)}")
         elif is_chief():
             shutil.rmtree(state.folder, ignore_errors=True)
             (self.output_dir / LOG_FILE).unlink(missing_ok=True)
-        with tf.summary.create_file_writer(str(self.output_dir / "tensorboard")).as_default():
+        with curve_writer(self.output_dir).as_default():
             for epoch in range(len(history) + 1, config.num_train_epochs + 1):
                 if self._should_stop(history):
                     print(
@@ -124,17 +138,17 @@ class Trainer:
                 row |= from_chief(_METRIC_NAMES, lambda: self._validate(valid))
                 best_before = max((past[config.metric_for_best_model] for past in history), default=-1.0)
                 history.append(row)
+                if not is_chief():
+                    continue
                 print(", ".join(f"{name} {_shown(value)}" for name, value in row.items()), flush=True)
                 for name, value in row.items():
                     tf.summary.scalar(name, value, step=epoch)
-                if not is_chief():
-                    continue
                 if row[config.metric_for_best_model] > best_before:
                     if best_before < 0:
                         self._keep_previous()
                     save_weights(self.t5, self.output_dir / FINE_TUNED)
                 write_log(self.output_dir / LOG_FILE, history)
-                state.save(epoch, {"history": history})
+                state.save(epoch, {"plan": plan, "history": history})
         return history
 
     def _keep_previous(self) -> None:

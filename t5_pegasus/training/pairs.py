@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..batching import Batch, pad
-from ..config import DataConfig
+from ..config import DataConfig, require_only_with
 from ..errors import OptionError
 from ..examples import Example, read_examples
 from ..shards import open_shards
@@ -47,10 +47,15 @@ class EncodedPairs:
         return self._pairs[row]
 
 
-def encode_pairs(tokenizer: PegasusTokenizer, examples: Sequence[Example], data: DataConfig) -> EncodedPairs:
-    """Return the token ids of each example, cut to the lengths of `data`; say on standard error how many were cut."""
-    before = tokenizer.num_truncated
-    sources = tokenizer.encode_batch([example.content for example in examples], data.max_source_length)
+def encode_pairs(
+    tokenizer: PegasusTokenizer, examples: Sequence[Example], data: DataConfig, masked: bool = False
+) -> EncodedPairs:
+    """Return the token ids of each example, cut to the lengths of `data`; say on standard error how many were cut.
+
+    Where `masked`, a "[MASK]" in a content is that token and not text.
+    """
+    before, encode = tokenizer.num_truncated, tokenizer.encode_masked if masked else tokenizer.encode
+    sources = [encode(example.content, data.max_source_length) for example in examples]
     targets = tokenizer.encode_batch([example.title for example in examples], data.max_target_length)
     if tokenizer.num_truncated > before:
         limits = f"max_source_length {data.max_source_length} or max_target_length {data.max_target_length}"
@@ -59,13 +64,15 @@ def encode_pairs(tokenizer: PegasusTokenizer, examples: Sequence[Example], data:
 
 
 def open_pairs(path: Path, tokenizer: PegasusTokenizer, data: DataConfig) -> PairSource:
-    """Open a folder of token-id shards, or read and encode any file that `read_examples` takes.
+    """Open a folder of token-id shards, or read and encode any file that `read_examples` takes, [MASK] as a mask.
 
     Raises what these raise, and OptionError for shards of longer texts than `data` allows.
     """
+    columns = ("text_column", "summary_column", "skip_bad_lines")
     if not path.is_dir():
-        columns = (data.text_column, data.summary_column, data.skip_bad_lines)
-        return encode_pairs(tokenizer, list(read_examples(path, *columns)), data)
+        examples = read_examples(path, **{name: getattr(data, name) for name in columns}, keep_duplicates=True)
+        return encode_pairs(tokenizer, list(examples), data, masked=True)
+    require_only_with(data, False, "a file of text, not shards", *columns)
     shards = open_shards(path, tokenizer)
     longest = shards.lengths.max(axis=0).tolist()
     if longest[0] > data.max_source_length or longest[1] > data.max_target_length:

@@ -15,10 +15,20 @@ from ..checkpoints import save_weights
 from ..config import PretrainingConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text
-from .distribution import is_chief
+from ..locations import pretrained_weights
+from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .pairs import PairSource, count_targets, load_part
-from .state import Row, TrainingState, check_finite, one_line_errors, write_log
+from .state import (
+    Row,
+    TrainingState,
+    check_finite,
+    check_plan,
+    curve_writer,
+    one_line_errors,
+    plan_of,
+    write_log,
+)
 from .step import TrainStep
 
 LOG_FILE = "pretraining_log.csv"
@@ -63,9 +73,9 @@ class Pretrainer:
         With `resume` training goes on after the last checkpoint, exactly as if it had never stopped, and starts from
         the beginning where there is none: a scheduler may give the same command again and again.
 
-        Raises DataError for no pairs, OptionError where a run would be overwritten, or resumed with other data or
-        other batches, CheckpointError where its state is of another model or a file cannot be written, PegasusError
-        where training runs out of memory or diverges.
+        Raises DataError for no pairs, OptionError where a run or a model would be overwritten, or resumed with other
+        data or other batches, CheckpointError where its state is of another model or a file cannot be written,
+        PegasusError where training runs out of memory or diverges, or its workers do not have the same to do.
         """
         if not len(pairs):
             raise DataError("pretraining needs at least one pair, got 0")
@@ -75,20 +85,13 @@ class Pretrainer:
 
     def _fit(self, pairs: PairSource, resume: bool) -> list[Row]:
         config = self.config
+        plan = plan_of(pairs, config)
+        check_alike({**plan, "resume": resume})
         schedule = WarmupLinearDecay(config.learning_rate or 0, config.warmup_steps, config.max_steps)
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
         state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, config.save_total_limit)
-        # What decides the order of the pairs; a run that goes on must not change it.
-        plan = {
-            "pairs": len(pairs),
-            "tokens": int(pairs.lengths.sum(dtype=np.int64)),
-            "devices": step.num_devices,
-            **{
-                name: getattr(config, name)
-                for name in ("seed", "batch_tokens", "pad_to_multiple_of", "gradient_accumulation_steps")
-            },
-        }
+        check_alike({"the last checkpoint": state.latest})
         meter = _Meter(pairs)
         history: list[Row] = []
         done = 0
@@ -98,14 +101,17 @@ class Pretrainer:
                     f"{state.folder} holds a training: go on with --resume, or choose another --output_dir"
                 )
             progress = state.restore()
-            _check_plan(progress["plan"], plan)
+            check_plan(progress.get("plan", {}), plan)
             done, history = progress["step"], progress["history"]
             meter.totals = progress["totals"]
             print(f"going on after step {done}", flush=True)
+            self._save_weights()
+        elif weights := pretrained_weights(self.output_dir):
+            raise OptionError(f"{weights} is there, of no training to go on with; choose another --output_dir")
         elif is_chief():
             self._copy_model_files()
         stream = batch_stream(pairs, config, step.num_devices, done * config.gradient_accumulation_steps)
-        with tf.summary.create_file_writer(str(self.output_dir / "tensorboard")).as_default():
+        with curve_writer(self.output_dir).as_default():
             for number in range(done + 1, config.max_steps + 1):
                 batches = list(itertools.islice(stream, config.gradient_accumulation_steps))
                 loads = [functools.partial(load_part, pairs, batch) for batch in batches]
@@ -119,11 +125,14 @@ class Pretrainer:
                     self._log(row, history)
                 if last or number % config.save_steps == 0:
                     check_finite(meter.flush(), f"step {number}", config)
-                    # The weights first: a run that is killed in between goes back before both and writes them again.
-                    if is_chief():
-                        save_weights(self.t5, self.output_dir / WEIGHTS)
+                    # The weights last: a run that is killed in between writes them when it goes on.
                     state.save(number, {"step": number, "plan": plan, "totals": meter.totals, "history": history})
+                    self._save_weights()
         return history
+
+    def _save_weights(self) -> None:
+        if is_chief():
+            save_weights(self.t5, self.output_dir / WEIGHTS)
 
     def _copy_model_files(self) -> None:
         for name in ("config.json", "vocab.txt"):
@@ -183,11 +192,3 @@ class _Meter:
         self.totals |= {"loss": 0.0, "right": 0.0, "targets": 0.0}
         self._tokens, self._since = 0, time.perf_counter()
         return row
-
-
-def _check_plan(before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [
-        f"{name} was {before.get(name)} and is {value}" for name, value in now.items() if before.get(name) != value
-    ]
-    if changed:
-        raise OptionError(f"cannot resume with other batches: {', '.join(changed)}")

@@ -2,19 +2,64 @@
 
 import contextlib
 import csv
+import dataclasses
+import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..backend import tf
 from ..config import LearningConfig
-from ..errors import CheckpointError, PegasusError
+from ..errors import CheckpointError, OptionError, PegasusError
 from ..files import atomic_text
 from .distribution import is_chief
+from .pairs import PairSource
 
 Row = dict[str, float]
+
+# What decides which pairs a step sees: a training that goes on must not change it.
+_DECIDE_BATCHES = (
+    *("pairs", "digest of the pairs", "devices", "seed", "batch_tokens", "per_device_train_batch_size"),
+    *("pad_to_multiple_of", "gradient_accumulation_steps"),
+)
+_DIGESTED_PAIRS = 100
+
+
+def plan_of(pairs: PairSource, config: LearningConfig) -> dict[str, Any]:
+    """Return what a training is, as JSON has it: its pairs, devices and options."""
+    digest = hashlib.sha256()
+    size = 2**20  # lengths at a time: those of shards lie on disk
+    for first in range(0, len(pairs), size):
+        digest.update(pairs.lengths[first : first + size].astype("<i4").tobytes())
+    # To read all pairs would take long; the lengths, in order, tell almost all.
+    for row in np.linspace(0, len(pairs) - 1, min(len(pairs), _DIGESTED_PAIRS), dtype=int).tolist():
+        for ids in pairs[row]:
+            digest.update(ids.astype("<i4").tobytes())
+    return {
+        "pairs": len(pairs),
+        "digest of the pairs": digest.hexdigest()[:16],
+        "devices": tf.distribute.get_strategy().num_replicas_in_sync,
+        **dataclasses.asdict(config),
+    }
+
+
+def check_plan(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise OptionError where a training would go on with other batches; say which other options have changed."""
+    changed = {
+        name: f"{name} was {before.get(name)} and is {value}"
+        for name, value in now.items()
+        if before.get(name) != value
+    }
+    refused = [changed[name] for name in _DECIDE_BATCHES if name in changed]
+    if refused:
+        raise OptionError(f"cannot resume with other batches: {', '.join(refused)}")
+    if changed:
+        print(f"going on with other options: {', '.join(changed.values())}", file=sys.stderr)
 
 
 class _Progress(tf.train.experimental.PythonState):  # type: ignore[misc]
@@ -36,6 +81,7 @@ class TrainingState:
     """Weights, optimizer and progress in a folder of checkpoints, the last `keep` of them.
 
     A checkpoint is whole or not there. Only the chief of several processes writes; all read, from a folder they share.
+    Raises CheckpointError where the folder's list of checkpoints is damaged.
     """
 
     def __init__(self, folder: Path, t5: Any, optimizer: Any, keep: int) -> None:
@@ -44,12 +90,21 @@ class TrainingState:
         self._state = tf.train.Checkpoint(model=t5.model, optimizer=optimizer, progress=self._progress)
         # Made by all processes at once, as any variable must be; the chief alone would make it when it first saves.
         _ = self._state.save_counter
-        self._manager = tf.train.CheckpointManager(self._state, str(folder), max_to_keep=keep)
+        try:
+            self._manager = tf.train.CheckpointManager(self._state, str(folder), max_to_keep=keep)
+        except ValueError as error:
+            raise self._damaged() from error
 
     @property
     def exists(self) -> bool:
         """Tell whether there is something to go on from."""
-        return self._manager.latest_checkpoint is not None
+        return (self.folder / "checkpoint").exists()
+
+    @property
+    def latest(self) -> str | None:
+        """The name of the last checkpoint."""
+        path = self._manager.latest_checkpoint
+        return Path(path).name if path else None
 
     def save(self, number: int, progress: Mapping[str, Any]) -> None:
         """Save under a number, with the progress: any values that JSON has."""
@@ -58,18 +113,36 @@ class TrainingState:
             self._manager.save(number)
 
     def restore(self) -> dict[str, Any]:
-        """Set weights and optimizer to the last checkpoint and return its progress.
+        """Set weights and optimizer to the last checkpoint that can be read, and return its progress.
 
-        Raises CheckpointError where it is not of this model and optimizer.
+        Raises CheckpointError where none can, or none is of this model and optimizer.
         """
-        try:
-            self._state.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
-        except (AssertionError, LookupError, TypeError, ValueError, tf.errors.OpError) as error:
-            raise CheckpointError(
-                f"cannot resume from {self.folder}: its state is damaged, or of another model or precision; "
-                "start without --resume"
-            ) from error
-        return self._progress.values
+        unread: list[str] = []
+        for path in reversed(self._manager.checkpoints):
+            try:
+                self._state.restore(path).assert_existing_objects_matched()
+            except (AssertionError, LookupError, TypeError, ValueError, tf.errors.OpError):
+                unread.append(path)
+                continue
+            if unread:
+                print(f"{', '.join(unread)} cannot be read: going on from {path}", file=sys.stderr)
+            return self._progress.values
+        raise self._damaged()
+
+    def _damaged(self) -> CheckpointError:
+        return CheckpointError(
+            f"cannot resume from {self.folder}: its state is damaged, or of another model or precision; "
+            "choose another --output_dir, or remove it to start anew"
+        )
+
+
+def curve_writer(output_dir: Path) -> Any:
+    """Return the writer of TensorBoard's curve; of several processes only the chief's writes."""
+    return (
+        tf.summary.create_file_writer(str(output_dir / "tensorboard"))
+        if is_chief()
+        else tf.summary.create_noop_writer()
+    )
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:
