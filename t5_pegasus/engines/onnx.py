@@ -154,7 +154,8 @@ class OnnxEngine:
 
     def _keep(self, cross: dict[str, OrtValue], sources: np.ndarray) -> dict[str, OrtValue]:
         """Return what the encoder found of the sources that stay; `cross` is used up."""
-        mask = cross.pop("mask").numpy()[sources]
+        old_mask = cross.pop("mask")  # which `numpy` shows without a copy: it must live until one is made
+        mask = old_mask.numpy()[sources]
         everything = np.broadcast_to(np.arange(mask.shape[-1]), (len(sources), mask.shape[-1]))
         return {"mask": OrtValue.ortvalue_from_numpy(mask), **self._take(cross, sources, everything)}
 
