@@ -3,7 +3,7 @@
 Slow and obviously right: what faster engines are held against.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,13 +101,20 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
         prefix: Sequence[int] = (),
         window: int | None = None,
         is_wanted: Callable[[int], bool] | None = None,
+        on_title: Mapping[int, Callable[[Candidate], None]] | None = None,
     ) -> list[list[Candidate]]:
-        """Return the best titles of each source, one after the other; see `search` and `BatchDecoder.search_batch`."""
-        wanted = [is_wanted is None or is_wanted(number) for number in range(len(sources))]
-        return [
-            self.search(ids, config, prefix, window) if want else [NOTHING]
-            for ids, want in zip(sources, wanted, strict=True)
-        ]
+        """Return the best titles of each source, one after the other; see `search` and `BatchDecoder.search_batch`.
+
+        Of a source's titles it tells the best, once it is found.
+        """
+        found = []
+        for number, ids in enumerate(sources):
+            wanted = is_wanted is None or is_wanted(number)
+            found.append(self.search(ids, config, prefix, window) if wanted else [NOTHING])
+            tell = (on_title or {}).get(number)
+            if wanted and tell is not None:
+                tell(found[-1][0])
+        return found
 
     def stream(
         self, source: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None

@@ -4,7 +4,7 @@ An engine does the heavy work of a step next to its weights and hands back a few
 serves every engine. It is anything with the two methods of `Engine`.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -100,7 +100,8 @@ class _Source:
         self.groups, self.parents = self.groups[rows], self.parents[rows]
 
     def _candidates(self, rows: np.ndarray) -> list[Candidate]:
-        scores = self.sums[rows] / self.prefixes.shape[1] ** self.config.length_penalty
+        length = max(1, self.prefixes.shape[1])  # before the first step there is none
+        scores = self.sums[rows] / length**self.config.length_penalty
         return list(map(Candidate, map(tuple, self.prefixes[rows].tolist()), scores.tolist()))
 
     def is_settled(self) -> bool:
@@ -134,7 +135,9 @@ class _Source:
         return list({title.ids: title for title in sorted(titles, key=lambda title: title.score)}.values())
 
     def leader(self) -> Candidate:
-        """Return the best of the finished and the unfinished titles."""
+        """Return the best title so far, of the finished and the unfinished; of a settled source the best of all."""
+        if self.is_settled():
+            return self.titles()[0]
         return max(self.finished + self._candidates(np.ones(len(self.sums), bool)), key=lambda title: title.score)
 
 
@@ -199,6 +202,7 @@ class BatchDecoder:
         prefix: Sequence[int] = (),
         window: int | None = None,
         is_wanted: Callable[[int], bool] | None = None,
+        on_title: Mapping[int, Callable[[Candidate], None]] | None = None,
     ) -> list[list[Candidate]]:
         """Return the best titles of each source, `config.num_return_sequences` at most, best first.
 
@@ -213,28 +217,25 @@ class BatchDecoder:
             window: tokens that the encoder reads at a time; all of a source if None.
             is_wanted: asked before each step for the number of each source that is still in the batch; one that is no
                 longer wanted leaves it, and has the titles found so far.
+            on_title: what is told the best title so far after each step, by the number of a source.
 
         Raises OptionError for a prefix that leaves no room for a title.
         """
         searches = [_Source(ids, config) for ids in sources]
         for _ in self._steps(searches, sources, config, prefix, window, is_wanted):
-            pass
+            for number, tell in (on_title or {}).items():
+                tell(searches[number].leader())
         return [search.titles() for search in searches]
 
     def stream(
         self, source: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
-    ) -> Generator[Candidate, None, list[Candidate]]:
-        """Yield the best title so far of one source after each step, at last what `search_batch` returns first.
-
-        Returns: all that `search_batch` returns.
-        """
+    ) -> Iterator[Candidate]:
+        """Yield the best title so far of one source after each step, at last what `search_batch` returns first."""
         search = _Source(source, config)
         for _ in self._steps([search], [source], config, prefix, window, None):
             if not search.is_settled():
                 yield search.leader()
-        titles = search.titles()
-        yield titles[0]
-        return titles
+        yield search.titles()[0]
 
     def _steps(
         self,

@@ -117,7 +117,7 @@ class AutoTitle:
             weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
                 pretrained weights there (see `locations.find_weights`).
             engine: a row of ENGINES; "auto" is keras where there is a GPU, else onnx, for which the weights are
-                exported once to `WEIGHTS.onnx` beside them (see `onnx_cache`).
+                exported once, beside them or in the user's cache (see `onnx_cache`).
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
 

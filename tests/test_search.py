@@ -270,6 +270,14 @@ def test_a_stream_grows_to_what_the_batch_finds(options):
         assert len(partial) <= 6
         if config.num_beams == 1:
             assert all(title.ids == final.ids[: len(title.ids)] for title in partial)
+    decoders = [ToyDecoder(seed) for seed in range(20)]
+    search, sources = BatchDecoder(ToyEngine(decoders), START, END), [[number] for number in range(20)]
+    told = [[] for _ in sources]
+    on_title = {number: told[number].append for number in range(0, 20, 2)}
+    assert search.search_batch(sources, config, on_title=on_title) == search.search_batch(sources, config)
+    for source, titles in zip(sources, told, strict=True):
+        streamed = search.stream(source, config) if source[0] in on_title else []
+        assert [title for title, _ in itertools.groupby(titles)] == [title for title, _ in itertools.groupby(streamed)]
 
 
 def test_nothing_but_what_is_forbidden_is_an_empty_title():
@@ -300,3 +308,6 @@ def test_a_source_that_is_no_longer_wanted_leaves_the_batch():
     assert len(found[1][0].ids) == 4
     assert asked.count(1) == 5
     assert engine.rows_computed == 3 + 3 * 3 * 2 + 16 * 2 * 2
+    unwanted = GenerationConfig(length_penalty=-1.0)
+    (found,) = BatchDecoder(engine, START, END).search_batch([[0]], unwanted, is_wanted=lambda number: False)
+    assert found == [((), 0.0)]

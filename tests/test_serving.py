@@ -36,6 +36,7 @@ from t5_pegasus.export import export_model
 from t5_pegasus.locations import ROOT
 from t5_pegasus.search import Candidate
 from t5_pegasus.serving.app import App
+from t5_pegasus.serving.errors import ServiceError
 from t5_pegasus.serving.logs import JsonFormatter
 from t5_pegasus.serving.options import (
     LIMITS,
@@ -46,7 +47,7 @@ from t5_pegasus.serving.options import (
     options_from_environment,
     read_api_keys,
 )
-from t5_pegasus.serving.schemas import RANGES, Schemas
+from t5_pegasus.serving.schemas import RANGES, Schemas, validate
 from t5_pegasus.serving.server import Server
 from t5_pegasus.serving.supervisor import listen
 
@@ -124,12 +125,14 @@ def service(start) -> Running:
 
 
 class Fake:
-    """A model whose decoding waits for a gate, fails for one token, and remembers what it was asked."""
+    """A model that decodes when a gate is open, fails for one token, and remembers what it was asked."""
 
     def __init__(self, title: AutoTitle) -> None:
         self.tokenizer, self.decoder = title.tokenizer, self
-        self.encode, self.encode_prefix = title.encode, title.encode_prefix
-        self.gate, self.entered = threading.Event(), threading.Event()
+        self._encode, self.encode_prefix = title.encode, title.encode_prefix
+        self.gate, self.entered, self.may_encode = threading.Event(), threading.Event(), threading.Event()
+        self.may_encode.set()
+        self.encoded: list[str] = []
         self.batches: list[int] = []
         self.given_up: list[int] = []
         self.poison: int | None = None
@@ -137,7 +140,14 @@ class Fake:
     def generate(self, text: str, **generation: Any) -> str:
         return ""
 
-    def search_batch(self, sources, config, prefix=(), window=None, is_wanted=None) -> list[list[Candidate]]:
+    def encode(self, text: str, data: DataConfig) -> list[int]:
+        self.encoded.append(text)
+        assert self.may_encode.wait(10)
+        return self._encode(text, data)
+
+    def search_batch(
+        self, sources, config, prefix=(), window=None, is_wanted=None, on_title=None
+    ) -> list[list[Candidate]]:
         self.batches.append(len(sources))
         self.entered.set()
         wanted = set(range(len(sources)))
@@ -147,6 +157,8 @@ class Fake:
                 wanted.remove(number)
         if any(self.poison in source for source in sources):
             raise RuntimeError(f"cannot decode {sources}")
+        for number, tell in on_title.items():
+            tell(Candidate(tuple(sources[number][1:2]), -1.0))
         return [[Candidate(tuple(source[1:-1]), -1.0)] for source in sources]
 
 
@@ -343,6 +355,38 @@ def test_a_batch_is_within_its_budget_of_tokens(start, title):
     assert sorted(fake.batches) == [1, 1, 1, 3, 3] or sorted(fake.batches) == [1, 1, 2, 2, 3]
 
 
+def test_streams_are_decoded_with_others(start, title):
+    fake = Fake(title)
+    running = start(lambda: fake)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        first = pool.submit(running.post, "/v1/titles", {"text": TEXT, "stream": True})
+        assert fake.entered.wait(5)
+        asked = [{"text": text_of(number, 9), "stream": number < 4} for number in range(6)]
+        others = [pool.submit(running.post, "/v1/titles", each) for each in asked]
+        wait_for(lambda: running.app.metrics.queue_length._value.get() == 6)
+        fake.gate.set()
+        answers = [each.result() for each in others]
+        first.result()
+    assert fake.batches == [1, 6]
+    for each, answer in zip(asked, answers, strict=True):
+        events = read_events(answer) if each["stream"] else [("done", answer.json())]
+        titles = [data["title"] for name, data in events if name == "title"]
+        assert titles == ([each["text"][:1]] if each["stream"] else [])
+        assert events[-1][1]["results"][0]["titles"][0]["title"] == each["text"]
+
+
+def test_who_is_alone_does_not_wait_for_others(start, title):
+    fake = Fake(title)
+    fake.gate.set()
+    running = start(lambda: fake, batch_wait_ms=1000)
+    begin = time.monotonic()
+    for _ in range(3):
+        assert running.post("/invocations", {"data": TEXT}).status_code == 200
+    assert time.monotonic() - begin < 1
+    assert running.post("/invocations", {"data": [TEXT, TEXT]}).status_code == 200
+    assert fake.batches == [1, 1, 1, 2]
+
+
 def test_what_fails_for_one_text_spoils_no_other(start, title, caplog):
     fake = Fake(title)
     fake.poison = fake.tokenizer.encode("丈")[1]
@@ -378,17 +422,41 @@ def test_a_full_queue_says_when_to_come_again(start, title):
         assert [each.result().status_code for each in [first, *waiting]] == [200] * 3
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_past_its_deadline_a_request_is_given_up(start, title, stream, monkeypatch):
+def test_texts_that_are_not_encoded_yet_have_deadlines_and_places_in_the_queue(start, title):
     fake = Fake(title)
-    if stream:
-        # A stream takes a step at a time: one that never ends.
-        monkeypatch.setattr(
-            fake,
-            "stream",
-            lambda *_: (time.sleep(0.02) or Candidate((200,), -1.0) for _ in range(10**9)),
-            raising=False,
-        )
+    fake.gate.set()
+    fake.may_encode.clear()
+    running = start(lambda: fake, max_queue=3, max_texts=2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(running.post, "/v1/titles", {"text": "一丁"})
+        wait_for(lambda: fake.encoded == ["一丁"])
+        second = pool.submit(running.post, "/v1/titles", {"text": ["七万", "丈三"], "timeout": 0.5})
+        wait_for(lambda: running.app.metrics.queue_length._value.get() == 3)
+        refused = running.post("/v1/titles", {"text": "上"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
+        assert second.result().json()["error"]["code"] == "deadline_exceeded"
+        third = pool.submit(running.post, "/v1/titles", {"text": ["上下", "不与"]})
+        wait_for(lambda: running.app.metrics.queue_length._value.get() == 3)
+        fake.may_encode.set()
+        assert [each.result().status_code for each in (first, third)] == [200, 200]
+    assert fake.encoded == ["一丁", "上下", "不与"]
+
+
+def test_an_idle_service_has_no_queue(start, title):
+    fake = Fake(title)
+    running = start(lambda: fake)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(running.post, "/invocations", {"data": TEXT})
+        assert fake.entered.wait(5)
+        assert running.post("/v1/titles", {"text": TEXT, "timeout": 0.1}).status_code == 504
+        fake.gate.set()
+        assert first.result().status_code == 200
+    wait_for(lambda: running.app.metrics.queue_length._value.get() == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_past_its_deadline_a_request_is_given_up(start, title, stream):
+    fake = Fake(title)
     running = start(lambda: fake)
     answer = running.post("/v1/titles", {"text": TEXT, "timeout": 0.2, "stream": stream})
     if stream:
@@ -397,7 +465,7 @@ def test_past_its_deadline_a_request_is_given_up(start, title, stream, monkeypat
     else:
         assert answer.status_code == 504
         assert answer.json()["error"]["code"] == "deadline_exceeded"
-        wait_for(lambda: fake.given_up == [0])
+    wait_for(lambda: fake.given_up == [0])
     wait_for(lambda: running.app.batcher._busy_since is None)
 
 
@@ -451,6 +519,33 @@ def test_a_body_over_the_limit_is_refused_while_it_is_read(service):
     # Who sends it all before reading gets his answer too.
     answer = service.client.post("/v1/titles", content=b" " * 30_000_000, headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
+
+
+def test_bodies_beyond_the_memory_for_them_are_refused(start):
+    running = start(max_body_bytes=100_000)
+    running.app.bodies._room = 200_000
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(head(99_000) + b" " * 80_000)
+        wait_for(lambda: running.app.bodies._room < 65_000)
+        answer = running.post("/invocations", {"data": TEXT})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
+        assert int(answer.headers["retry-after"]) > 0
+        assert running.client.get("/ping").status_code == 200
+    wait_for(lambda: running.app.bodies._room == 200_000)
+    assert running.post("/invocations", {"data": TEXT}).status_code == 200
+
+
+def test_many_unknown_keys_are_told_of_one(monkeypatch):
+    schemas = Schemas(ServingConfig(), GenerationConfig(), 300)
+    monkeypatch.setattr(schemas.Invocation, "model_validate", None)  # it would tell of each
+    many = dict.fromkeys(["data", "\ud83d", *map(str, range(100))], "a")
+    for value, code, field in (
+        (many, "unknown_field", "?"),
+        ({"data": "a", "parameters": many}, "unknown_option", "parameters.data"),
+    ):
+        with pytest.raises(ServiceError) as caught:
+            validate(schemas.Invocation, value)
+        assert (caught.value.code, caught.value.field) == (code, field)
 
 
 def test_a_body_that_comes_too_slowly_is_refused(service):
@@ -645,13 +740,16 @@ def test_the_log_has_the_text_only_where_asked_for(service, start, caplog):
     service.client.get("/" + texts[0])
     running = start(log_text=True)
     running.post("/v1/titles", {"text": texts[1]})
-    wait_for(lambda: sum(record.getMessage() == "request" for record in caplog.records) >= 4)
-    lines = [json.loads(JsonFormatter(log_text=False).format(record)) for record in caplog.records]
+
+    def logged():
+        return [json.loads(JsonFormatter(log_text=False).format(record)) for record in list(caplog.records)]
+
+    wait_for(lambda: any(each.get("texts") == [texts[1]] for each in logged()))
+    lines = logged()
     assert texts[0] not in json.dumps(lines, ensure_ascii=False)
     (line,) = [each for each in lines if each.get("request_id") == "mine-1"]
     assert line["route"] == "/v1/titles"
     assert (line["status"], line["texts"], line["chars"], line["source_tokens"]) == (200, 1, 20, 22)
-    assert any(each.get("texts") == [texts[1]] for each in lines)
 
 
 def test_metrics_count_requests_and_their_time(start):
@@ -812,6 +910,28 @@ def test_a_killed_process_is_started_again_and_metrics_are_of_all(script, export
     for worker in survivors:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+
+
+def test_a_process_that_cannot_load_its_model_harms_no_other(script, exported_dir, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("一丁\n", encoding="utf-8")
+    running = script("--model_dir", str(exported_dir), "--workers", "2", "--user_dict", str(words))
+    running.wait_until_ready()
+    wait_for(lambda: sum("model loaded" in line for line in running.lines) == 2)
+    words.unlink()
+    os.kill(workers(running)[0], signal.SIGKILL)
+    wait_for(lambda: any('"exit_code": 2' in line for line in running.lines))
+    os.mkfifo(words)  # who reads it waits for ever
+    assert any(line.startswith("error: cannot read") for line in running.lines)
+    wait_for(lambda: len(workers(running)) == 4)
+    for _ in range(10):
+        assert httpx.post(f"{running.url}/invocations", json={"data": TEXT}).status_code == 200
+    time.sleep(1)  # until it waits
+    running.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # nobody listens any more, not even who still loads
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(f"{running.url}/invocations", json={"data": TEXT})
+    assert running.process.wait(5) == 0
 
 
 def workers(running: Script) -> list[int]:

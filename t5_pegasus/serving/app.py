@@ -81,6 +81,7 @@ class App:
         )
         vocab_size = ModelConfig.load(service.model.model_dir).vocab_size
         self.schemas = Schemas(self.serving, service.generation, vocab_size)
+        self.bodies = bodies.Bodies(self.serving.max_body_bytes, self.serving.body_timeout)
         self.is_draining = False
         api = FastAPI(
             title="T5-PEGASUS",
@@ -126,9 +127,12 @@ class App:
         """Wait for the model, and for the first process to have its own: who listens then has something to say."""
         while self.batcher.state == "loading":
             await asyncio.sleep(0.02)
-        if self._turn is not None and self._turn.is_first:
+        if self._turn is None or self.batcher.state == "failed":
+            return
+        self._turn.loaded.set()
+        if self._turn.is_first:
             self._turn.opened.set()
-        while self._turn is not None and not self._turn.opened.is_set():
+        while not self._turn.opened.is_set():
             await asyncio.sleep(0.02)
 
     def _add_routes(self, api: FastAPI) -> None:
@@ -230,8 +234,7 @@ class App:
         media_type = bodies.media_type(request, MEDIA_TYPES, JSON)
         accept = self._accept(request, media_type)
         self.batcher.ready()  # or a body is read in vain
-        text = await bodies.read_text(request, self.serving.max_body_bytes, self.serving.body_timeout)
-        asked = self._read_lines(text) if media_type == JSON_LINES else [self._read_invocation(media_type, text)]
+        asked = self._read_asked(media_type, await self.bodies.read_text(request))
         texts = [each for one in asked for each in one.texts]
         if len(texts) > self.serving.max_texts:
             raise ServiceError(422, "too_many_texts", f"a request may have {self.serving.max_texts} texts")
@@ -255,8 +258,7 @@ class App:
         start = time.perf_counter()
         bodies.media_type(request, (JSON,), JSON)
         self.batcher.ready()
-        text = await bodies.read_text(request, self.serving.max_body_bytes, self.serving.body_timeout)
-        given = validate(self.schemas.TitlesRequest, bodies.parse_json(text))
+        given = validate(self.schemas.TitlesRequest, bodies.parse_json(await self.bodies.read_text(request)))
         texts, config = _as_list(given.text), self.schemas.config(given.parameters)
         deadline = start + given.timeout
         if given.stream:
@@ -275,7 +277,7 @@ class App:
         gone = asyncio.create_task(_until_gone(request.receive))
         futures: list[asyncio.Future[Answer]] = []
         try:
-            futures = await self.batcher.submit(texts, configs)
+            futures = self.batcher.submit(texts, configs)
             together = asyncio.create_task(_all(futures))
             await asyncio.wait(
                 {together, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED
@@ -307,7 +309,7 @@ class App:
 
         fields = request.scope["state"]["log"]
         fields.update(texts=1, chars=len(text))
-        (future,) = await self.batcher.submit([text], [config], tell)
+        (future,) = self.batcher.submit([text], [config], tell)
         future.add_done_callback(lambda _: events.put_nowait(None))
 
         async def body() -> AsyncIterator[str]:
@@ -342,6 +344,9 @@ class App:
             if wanted == "text/*":
                 return PLAIN
         raise ServiceError(406, "not_acceptable", f"answers are written as {', '.join(MEDIA_TYPES)}")
+
+    def _read_asked(self, media_type: str, text: str) -> list[_Asked]:
+        return self._read_lines(text) if media_type == JSON_LINES else [self._read_invocation(media_type, text)]
 
     def _read_invocation(self, media_type: str, text: str) -> _Asked:
         value = {"data": text} if media_type == PLAIN else bodies.parse_json(text)

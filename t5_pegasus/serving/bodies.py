@@ -10,6 +10,10 @@ from starlette.requests import Request
 
 from .errors import ServiceError
 
+# Bytes of all bodies under way at once, and what one takes at the least: the server's buffer for it.
+_MOST_BYTES = 2**27
+_BUFFER = 2**16
+
 
 def media_type(request: Request, known: Collection[str], default: str) -> str:
     """Return the content type of a request, without parameters; `default` where it names none.
@@ -38,42 +42,60 @@ def _is_utf8(charset: str) -> bool:
         return False
 
 
-async def read_text(request: Request, max_bytes: int, seconds: float) -> str:
-    """Return the body of a request, with or without a byte order mark.
+class Bodies:
+    """Reads the bodies of requests, as many at once as fit into some memory.
 
-    Raises ServiceError for one that is larger than `max_bytes`, as soon as that is known, that takes longer than
-    `seconds` or is not UTF-8, and ClientGoneError where it never comes to an end.
+    Args:
+        max_bytes: of a body.
+        seconds: that a body may take.
     """
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:19]) > max_bytes:
-        raise _too_large(max_bytes)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            more = True
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > max_bytes:
-                    raise _too_large(max_bytes)
-    except TimeoutError:
-        reason = f"the body did not come within {seconds:g} seconds"
-        raise ServiceError(408, "body_timeout", reason, headers={"Connection": "close"}) from None
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ServiceError(400, "invalid_utf8", f"the body is not UTF-8 at byte {error.start}") from None
+
+    def __init__(self, max_bytes: int, seconds: float) -> None:
+        self._max_bytes, self._seconds = max_bytes, seconds
+        self._room = max(_MOST_BYTES, 2 * max_bytes)
+
+    async def read_text(self, request: Request) -> str:
+        """Return the body of a request, with or without a byte order mark.
+
+        Raises ServiceError for one that is larger than `max_bytes`, as soon as that is known, that takes longer than
+        `seconds`, that finds no room beside others or is not UTF-8, and ClientGoneError where it never comes to an end.
+        """
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:19]) > self._max_bytes:
+            raise self._too_large()
+        body, taken = bytearray(), 0
+        try:
+            async with asyncio.timeout(self._seconds):
+                more = True
+                while more:
+                    self._room -= _BUFFER + len(body) - taken
+                    taken = _BUFFER + len(body)
+                    if self._room < 0:
+                        reason = "too many requests are being read; try again"
+                        raise ServiceError(503, "busy", reason, headers={"Retry-After": "1"})
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > self._max_bytes:
+                        raise self._too_large()
+        except TimeoutError:
+            reason = f"the body did not come within {self._seconds:g} seconds"
+            raise ServiceError(408, "body_timeout", reason, headers={"Connection": "close"}) from None
+        finally:
+            self._room += taken
+        try:
+            return body.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ServiceError(400, "invalid_utf8", f"the body is not UTF-8 at byte {error.start}") from None
+
+    def _too_large(self) -> ServiceError:
+        return ServiceError(413, "body_too_large", f"the body must be at most {self._max_bytes} bytes")
 
 
 class ClientGoneError(Exception):
     """The client has closed the connection: there is nobody to answer."""
-
-
-def _too_large(max_bytes: int) -> ServiceError:
-    return ServiceError(413, "body_too_large", f"the body must be at most {max_bytes} bytes")
 
 
 def parse_json(text: str) -> Any:

@@ -90,6 +90,7 @@ class Turn(NamedTuple):
 
     is_first: bool
     opened: Any  # a multiprocessing.Event: the first has its model, or has died
+    loaded: Any  # another: some process has its model
 
 
 def read_api_keys(path: str | None) -> tuple[str, ...]:

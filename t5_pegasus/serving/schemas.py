@@ -171,10 +171,24 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def validate(model: type[BaseModel], value: Any) -> Any:
     """Return a model of what a request says. Raises ServiceError for the first thing it has wrong."""
+    _refuse_crowd(model, value)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise _service_error(error) from None
+
+
+def _refuse_crowd(model: Any, value: Any, place: str = "") -> None:
+    """Refuse more keys than there are fields, since pydantic would tell of each that is unknown: at length."""
+    if not isinstance(value, dict):
+        return
+    fields = model.model_fields
+    if len(value) > len(fields):
+        code = "unknown_option" if place else "unknown_field"
+        key = next(key for key in value if key not in fields)[:100].encode("utf-8", "replace").decode()
+        raise ServiceError(422, code, _MESSAGES[code], place + key)
+    if "parameters" in fields:
+        _refuse_crowd(fields["parameters"].annotation, value.get("parameters"), "parameters.")
 
 
 # pydantic's types of errors, and what they are called here. What is not listed is a wrong type.

@@ -2,10 +2,13 @@
 
 import asyncio
 import multiprocessing
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -67,6 +70,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and to watch over the parent, if any: without it nobody would ever stop this process."""
         await super().startup(sockets)
+        _on_sigterm(self.handle_exit)
         parent = multiprocessing.parent_process()
         if parent is not None:
             asyncio.get_running_loop().add_reader(parent.sentinel, self._on_parent_gone, parent.sentinel)
@@ -88,10 +92,20 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle signals while serving; to be stopped by one is not an error, and is not passed on."""
+        """Handle signals while serving; to be stopped by one is not an error, and is not passed on.
+
+        SIGTERM ends a process that does not listen yet at once, whatever its threads are at: who connected now would
+        wait for nothing.
+        """
         with super().capture_signals():
+            _on_sigterm(signal.SIG_DFL)
             yield
             self._captured_signals.clear()
+
+
+def _on_sigterm(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other may
+        signal.signal(signal.SIGTERM, handler)
 
 
 def serve_process(service: Service, listener: socket.socket, turn: Turn | None = None) -> int:
@@ -108,9 +122,11 @@ def serve_process(service: Service, listener: socket.socket, turn: Turn | None =
     def on_failure(error: Exception) -> None:
         failure.append(error)
         server.should_exit = True
+        listeners.clear()  # so that it does not begin to listen, if it does not yet
 
+    listeners = [listener]
     server = Server(App(service, on_failure=on_failure, turn=turn))
-    server.run([listener])
+    server.run(listeners)
     if not failure:
         return 0
     if isinstance(failure[0], PegasusError | OSError):

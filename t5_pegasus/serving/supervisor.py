@@ -16,7 +16,7 @@ from . import logs
 from .logs import logger
 from .options import Service, Turn
 
-EXIT_FAILED = 2  # of a process whose model cannot be loaded, and could not next time
+EXIT_FAILED = 2  # of a process whose model cannot be loaded; where none ever could be, none could be next time
 _SECONDS_BETWEEN_LOOKS = 0.2
 _LONGEST_PAUSE = 30.0  # seconds before a process that keeps dying is started again
 _SECONDS_OF_HEALTH = 30.0  # a process that has lived so long is not one that keeps dying
@@ -57,11 +57,11 @@ class Supervisor:
     def __init__(self, service: Service, listener: socket.socket) -> None:
         self._service, self._listener = service, listener
         self._context = multiprocessing.get_context("spawn")
-        self._opened = self._context.Event()
+        self._opened, self._loaded = self._context.Event(), self._context.Event()
         self._should_stop = False
 
     def run(self) -> int:
-        """Run until told to stop, or until a process says that it can never run; return the exit code."""
+        """Run until told to stop, or until a process cannot load its model and none has; return the exit code."""
         logs.set_up(self._service.serving.log_level, self._service.serving.log_text)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         slots = [_Slot() for _ in range(self._service.serving.workers)]
@@ -75,7 +75,7 @@ class Supervisor:
                 multiprocessing.connection.wait(sentinels, _SECONDS_BETWEEN_LOOKS)
                 for slot in slots:
                     if slot.process is not None and slot.process.exitcode is not None:
-                        if slot.process.exitcode == EXIT_FAILED:
+                        if slot.process.exitcode == EXIT_FAILED and not self._loaded.is_set():
                             code, self._should_stop = EXIT_FAILED, True
                         self._bury(slot)
         finally:
@@ -88,7 +88,7 @@ class Supervisor:
         self._should_stop = True
 
     def _start(self, number: int) -> SpawnProcess:
-        turn = Turn(number == 0 and not self._opened.is_set(), self._opened)
+        turn = Turn(number == 0 and not self._opened.is_set(), self._opened, self._loaded)
         process = self._context.Process(target=_work, args=(self._service, self._listener, number, turn), daemon=True)
         process.start()
         logger.info("process started", extra={"fields": {"worker": process.pid}})
@@ -110,7 +110,6 @@ class Supervisor:
     def _stop(self, processes: list[SpawnProcess]) -> None:
         """End all processes, each after it has answered what it has been asked."""
         self._listener.close()  # theirs are copies: as long as one is open, connections are taken and not answered
-        self._opened.set()  # so that none waits for its turn
         for process in processes:
             process.terminate()
         deadline = time.monotonic() + self._service.serving.timeout + self._service.serving.body_timeout + 15
