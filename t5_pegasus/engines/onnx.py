@@ -16,9 +16,7 @@ from ..long_text import divide
 GRAPHS = 3  # the graphs' inputs and outputs, as `export` writes them; counted up when they change
 _STEPS = 16  # for which the caches have slots left when they are made anew
 _SHARED = 8  # times the tokens of one beam that a source's cache may hold, before its beams get caches of their own
-
-
-_FOUND = ("best", "log_probs")
+_FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written where they are
 
 
 class Slots(NamedTuple):

@@ -24,16 +24,7 @@ from ..tokenizer import PegasusTokenizer
 from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .pairs import PairSource, count_targets, encode_pairs, load_part
-from .state import (
-    Row,
-    TrainingState,
-    check_finite,
-    check_plan,
-    curve_writer,
-    one_line_errors,
-    plan_of,
-    write_log,
-)
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
 from .step import TrainStep
 
 # Peak rates of AdamW where none is given, for a model with weights and for one that starts from nothing.
@@ -114,15 +105,12 @@ class Trainer:
         )
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
-        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, keep=1)
-        check_alike({"the last checkpoint": state.latest})
+        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, keep=1)
         history: list[Row] = []
         if resume:
             if not state.exists:
                 raise OptionError(f"nothing to resume in {state.folder}; start without --resume")
-            progress = state.restore()
-            check_plan(progress.get("plan", {}), plan)
-            history = progress["history"]
+            history = state.restore()["history"]
             print(f"going on after epoch {len(history)}")
         elif is_chief():
             shutil.rmtree(state.folder, ignore_errors=True)
@@ -148,7 +136,7 @@ class Trainer:
                         self._keep_previous()
                     save_weights(self.t5, self.output_dir / FINE_TUNED)
                 write_log(self.output_dir / LOG_FILE, history)
-                state.save(epoch, {"plan": plan, "history": history})
+                state.save(epoch, {"history": history})
         return history
 
     def _keep_previous(self) -> None:

@@ -19,16 +19,7 @@ from ..locations import pretrained_weights
 from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .pairs import PairSource, count_targets, load_part
-from .state import (
-    Row,
-    TrainingState,
-    check_finite,
-    check_plan,
-    curve_writer,
-    one_line_errors,
-    plan_of,
-    write_log,
-)
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "pretraining_log.csv"
@@ -90,8 +81,7 @@ class Pretrainer:
         schedule = WarmupLinearDecay(config.learning_rate or 0, config.warmup_steps, config.max_steps)
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
-        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, config.save_total_limit)
-        check_alike({"the last checkpoint": state.latest})
+        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, config.save_total_limit)
         meter = _Meter(pairs)
         history: list[Row] = []
         done = 0
@@ -101,7 +91,6 @@ class Pretrainer:
                     f"{state.folder} holds a training: go on with --resume, or choose another --output_dir"
                 )
             progress = state.restore()
-            check_plan(progress.get("plan", {}), plan)
             done, history = progress["step"], progress["history"]
             meter.totals = progress["totals"]
             print(f"going on after step {done}", flush=True)
@@ -126,7 +115,7 @@ class Pretrainer:
                 if last or number % config.save_steps == 0:
                     check_finite(meter.flush(), f"step {number}", config)
                     # The weights last: a run that is killed in between writes them when it goes on.
-                    state.save(number, {"step": number, "plan": plan, "totals": meter.totals, "history": history})
+                    state.save(number, {"step": number, "totals": meter.totals, "history": history})
                     self._save_weights()
         return history
 

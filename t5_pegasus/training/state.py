@@ -17,7 +17,7 @@ from ..backend import tf
 from ..config import LearningConfig
 from ..errors import CheckpointError, OptionError, PegasusError
 from ..files import atomic_text
-from .distribution import is_chief
+from .distribution import check_alike, is_chief
 from .pairs import PairSource
 
 Row = dict[str, float]
@@ -48,7 +48,7 @@ def plan_of(pairs: PairSource, config: LearningConfig) -> dict[str, Any]:
     }
 
 
-def check_plan(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_plan(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise OptionError where a training would go on with other batches; say which other options have changed."""
     changed = {
         name: f"{name} was {before.get(name)} and is {value}"
@@ -81,11 +81,12 @@ class TrainingState:
     """Weights, optimizer and progress in a folder of checkpoints, the last `keep` of them.
 
     A checkpoint is whole or not there. Only the chief of several processes writes; all read, from a folder they share.
-    Raises CheckpointError where the folder's list of checkpoints is damaged.
+    It keeps the training's plan (see `plan_of`), which one that goes on must have too. Raises CheckpointError where the
+    folder's list of checkpoints is damaged, PegasusError where processes do not see the same last one.
     """
 
-    def __init__(self, folder: Path, t5: Any, optimizer: Any, keep: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, t5: Any, optimizer: Any, plan: Mapping[str, Any], keep: int) -> None:
+        self.folder, self._plan = folder, plan
         self._progress = _Progress()
         self._state = tf.train.Checkpoint(model=t5.model, optimizer=optimizer, progress=self._progress)
         # Made by all processes at once, as any variable must be; the chief alone would make it when it first saves.
@@ -94,28 +95,25 @@ class TrainingState:
             self._manager = tf.train.CheckpointManager(self._state, str(folder), max_to_keep=keep)
         except ValueError as error:
             raise self._damaged() from error
+        latest = self._manager.latest_checkpoint
+        check_alike({"the last checkpoint": Path(latest).name if latest else None})
 
     @property
     def exists(self) -> bool:
         """Tell whether there is something to go on from."""
         return (self.folder / "checkpoint").exists()
 
-    @property
-    def latest(self) -> str | None:
-        """The name of the last checkpoint."""
-        path = self._manager.latest_checkpoint
-        return Path(path).name if path else None
-
     def save(self, number: int, progress: Mapping[str, Any]) -> None:
         """Save under a number, with the progress: any values that JSON has."""
         if is_chief():
-            self._progress.values = dict(progress)
+            self._progress.values = {**progress, "plan": self._plan}
             self._manager.save(number)
 
     def restore(self) -> dict[str, Any]:
         """Set weights and optimizer to the last checkpoint that can be read, and return its progress.
 
-        Raises CheckpointError where none can, or none is of this model and optimizer.
+        Raises CheckpointError where none can, or none is of this model and optimizer; OptionError where it is of other
+        pairs or batches.
         """
         unread: list[str] = []
         for path in reversed(self._manager.checkpoints):
@@ -126,6 +124,7 @@ class TrainingState:
                 continue
             if unread:
                 print(f"{', '.join(unread)} cannot be read: going on from {path}", file=sys.stderr)
+            _check_plan(self._progress.values.get("plan", {}), self._plan)
             return self._progress.values
         raise self._damaged()
 
