@@ -44,19 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
     from t5_pegasus.tokenizer import PegasusTokenizer
-    from t5_pegasus.training import (
-        LEARNING_RATE,
-        LEARNING_RATE_FROM_SCRATCH,
-        Trainer,
-        build_for_training,
-        distributed,
-    )
+    from t5_pegasus.training import Trainer, build_for_training, distributed, usual_rate
 
     weights = flags.weights or pretrained_weights(model_dir)
     print(f"starting from {weights}" if weights else f"no pretrained weights in {model_dir}: training from scratch")
     if config.learning_rate is None:
-        rate = LEARNING_RATE if weights else LEARNING_RATE_FROM_SCRATCH
-        config = dataclasses.replace(config, learning_rate=rate)
+        config = dataclasses.replace(config, learning_rate=usual_rate(config, from_scratch=weights is None))
 
     tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
     with distributed(config.distribute):

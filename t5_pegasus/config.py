@@ -277,7 +277,12 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
 class LearningConfig:
     """What fine-tuning and pretraining have in common: the optimizer, and how a step is computed."""
 
-    learning_rate: float | None = option(None, "peak rate of AdamW; 2e-4 from weights, 1e-3 from scratch if not given")
+    learning_rate: float | None = option(
+        None, "peak of AdamW; if not given 2e-4 from weights, 1e-3 from scratch; 10 times that with scale_parameter"
+    )
+    scale_parameter: bool = option(
+        False, "each weight's rate is times its root mean square, as in Adafactor: for training from scratch, at 2e-2"
+    )
     weight_decay: float = option(0.01, "AdamW's decay, of matrices only: norms are left alone")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this global norm; 0 is off")
     label_smoothing_factor: float = option(0.0, "share of the target's probability spread over the vocabulary")

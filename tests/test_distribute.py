@@ -56,6 +56,7 @@ def pretrain_flags(folder, output, batch_tokens, *flags):
         "--max_source_length": 96, "--max_target_length": 16, "--pad_to_multiple_of": 32, "--learning_rate": 1e-2,
         "--warmup_steps": 2,
     }  # fmt: skip
+    flags = ("--scale_parameter", *flags)
     return ["pretrain", *(str(each) for item in arguments.items() for each in item), *map(str, flags)]
 
 

@@ -22,7 +22,7 @@ from t5_pegasus.examples import Example
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.training import finetuning
 from t5_pegasus.training.loss import head_loss
-from t5_pegasus.training.optimizer import AdamW, WarmupLinearDecay, make_optimizer
+from t5_pegasus.training.optimizer import AdamW, WarmupLinearDecay, make_optimizer, usual_rate
 from t5_pegasus.training.pairs import EncodedPairs, load_part
 from t5_pegasus.training.step import TrainStep
 
@@ -433,6 +433,32 @@ def test_adamw_is_that_of_keras():
         results.append([variable.numpy() for variable in variables])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_scale_parameter_is_a_rate_for_each_weight():
+    """As Keras's AdamW for each alone, its rate set before every step; a weight of zeros moves too."""
+    random = np.random.default_rng(4)
+    starts = [(scale * random.normal(size=(7, 5))).astype(np.float32) for scale in (1.0, 1 / 128, 0.0)]
+    gradients = [[random.normal(size=(7, 5)).astype(np.float32) for _ in starts] for _ in range(5)]
+    variables, expected = [tf.Variable(start) for start in starts], [tf.Variable(start) for start in starts]
+    scaled = AdamW(0.1, weight_decay=0.0, scale_parameter=True)
+    alone = [keras.optimizers.AdamW(0.1, weight_decay=0.0) for _ in starts]
+    for step in gradients:
+        scaled.apply_gradients(zip(map(tf.constant, step), variables, strict=True))
+        for optimizer, gradient, variable in zip(alone, step, expected, strict=True):
+            optimizer.learning_rate = 0.1 * max(1e-3, float(np.sqrt(np.mean(variable.numpy() ** 2))))
+            optimizer.apply_gradients([(tf.constant(gradient), variable)])
+    for variable, other in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), other.numpy(), rtol=1e-4)
+
+
+def test_rates_where_none_is_given():
+    rates = [
+        usual_rate(TrainingConfig(scale_parameter=scale), from_scratch)
+        for scale in (False, True)
+        for from_scratch in (False, True)
+    ]
+    assert rates == pytest.approx([2e-4, 1e-3, 2e-3, 1e-2])
 
 
 @pytest.fixture(scope="module")

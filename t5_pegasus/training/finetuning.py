@@ -22,13 +22,10 @@ from ..metrics import METRICS, score
 from ..title import AutoTitle
 from ..tokenizer import PegasusTokenizer
 from .distribution import check_alike, from_chief, is_chief
-from .optimizer import WarmupLinearDecay, make_optimizer
+from .optimizer import WarmupLinearDecay, make_optimizer, usual_rate
 from .pairs import PairSource, count_targets, encode_pairs, load_part
 from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
 from .step import TrainStep
-
-# Peak rates of AdamW where none is given, for a model with weights and for one that starts from nothing.
-LEARNING_RATE, LEARNING_RATE_FROM_SCRATCH = 2e-4, 1e-3
 
 LOG_FILE = "training_log.csv"
 STATE_DIR = "training_state"
@@ -101,7 +98,7 @@ class Trainer:
         check_alike({**plan, "resume": resume})
         steps = len(epoch_steps(pairs, config, plan["devices"], 1)) * config.num_train_epochs
         schedule = WarmupLinearDecay(
-            config.learning_rate or LEARNING_RATE, math.ceil(steps * config.warmup_ratio), steps
+            config.learning_rate or usual_rate(config), math.ceil(steps * config.warmup_ratio), steps
         )
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)

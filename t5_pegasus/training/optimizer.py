@@ -6,6 +6,8 @@ from ..backend import keras, tf
 from ..checkpoints import named_variables
 from ..config import LearningConfig
 
+MIN_SCALE = 1e-3  # so that a weight that is 0 can leave it; Adafactor's epsilon 2
+
 
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Learning rate from 0 up to `peak` over `warmup_steps`, then down to 0 at `total_steps`, in straight lines."""
@@ -30,24 +32,40 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
     """Keras's AdamW, each weight updated by one kernel.
 
     Keras's own takes a dozen, each with a temporary of the weight's size.
+
+    With `scale_parameter` a weight's rate is times its root mean square, as Adafactor's is (Shazeer and Stern 2018,
+    section 8). T5's random weights need it: embeddings start at 1 and queries at 1/128, and Adam's steps, all of the
+    size of the rate, are too short for the ones or too long for the others.
     """
+
+    def __init__(self, *args: Any, scale_parameter: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scale_parameter = scale_parameter
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Update a weight and its moments, in place; the gradient is dense."""
         index = self._index_dict[self._var_key(variable)]
         step = tf.cast(self.iterations + 1, tf.float32)
+        rate = self.learning_rate
+        if self.scale_parameter:
+            rate = rate * tf.maximum(MIN_SCALE, tf.sqrt(tf.reduce_mean(tf.square(variable))))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].handle,
             v=self._velocities[index].handle,
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),
-            lr=self.learning_rate,
+            lr=rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
             grad=gradient,
         )
+
+
+def usual_rate(config: LearningConfig, from_scratch: bool = False) -> float:
+    """Return the peak rate that fine-tuning takes where none is given."""
+    return (1e-3 if from_scratch else 2e-4) * (10 if config.scale_parameter else 1)
 
 
 def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay) -> Any:
@@ -60,6 +78,7 @@ def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay)
         weight_decay=config.weight_decay,
         global_clipnorm=config.max_grad_norm or None,
         jit_compile=False,  # it is one kernel already
+        scale_parameter=config.scale_parameter,
     )
     spared = ("scale", "relative_attention_bias")
     optimizer.exclude_from_weight_decay(
