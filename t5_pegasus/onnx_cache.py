@@ -1,5 +1,6 @@
 """The exported form of weights, made once and kept: what makes ONNX Runtime the default on a CPU."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .config import ModelConfig
@@ -50,8 +51,10 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     temporary = _make_temporary(folders)
     if temporary is None:
         return None
-    with temporary:
-        folder = Path(temporary.name).parent
+    folder = Path(temporary.name).parent
+    with temporary, _alone_in(folder):
+        if _is_whole(folder / name):  # of a process that started at the same time, as the workers of a service do
+            return folder / name
         print(f"exporting {weights} to {folder}/ for ONNX Runtime, once", file=sys.stderr)
         try:
             _export(model_dir, weights, Path(temporary.name), folder / name)
@@ -83,6 +86,23 @@ def _make_temporary(folders: Iterable[Path]) -> tempfile.TemporaryDirectory[str]
         except OSError as error:
             print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
     return None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this `with` for the folder; where that cannot be had, several do the same."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _export(model_dir: Path, weights: Path, temporary: Path, target: Path) -> None:
