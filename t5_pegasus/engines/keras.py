@@ -95,13 +95,14 @@ class KerasEngine:
             half.assign(tf.cast(self._weights[name], self._type))
         # Each source from here on is one sequence, whatever windows it was encoded in.
         places = tf.maximum(joined, 0)
-        context = tf.gather(tf.reshape(context, (-1, context.shape[-1])), places)
+        context = tf.gather(tf.reshape(context, (-1, context.shape[-1])), tf.reshape(places, (-1,)))
+        by_head = tf.stack([*tf.unstack(tf.shape(places)), self._heads, self._head_size])
         tokens = tf.where(joined < 0, 0, tf.gather(tf.reshape(ids, (-1,)), places))
         cross = []
         for layer in self._layers:
             for name in ("k", "v"):
                 projected = self._project(context, f"decoder/block_{layer:03d}/layer_001/EncDecAttention/{name}")
-                cross.append(self._split_heads(projected))
+                cross.append(tf.transpose(tf.reshape(projected, by_head), (0, 2, 1, 3)))
         # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
         visible = tf.logical_or(tf.not_equal(tokens, 0), tf.equal(tf.range(tf.shape(tokens)[1]), 0)[None])
         return cross, tf.where(visible, 0.0, -float("inf"))
@@ -125,26 +126,29 @@ class KerasEngine:
         cross_bias = mask[:, None, None, :]  # [sources, 1, 1, source_len]
         if self._cross_position_bias:
             cross_bias += self._position_bias(position, tf.shape(mask)[1])[None, :, None, :]
+        one_token = (-1, self._heads, 1, self._head_size)
+        by_source = tf.stack([sources, beams, self._heads, self._head_size])
+        joined_heads = (-1, self._heads * self._head_size)
         new_caches = []
         for layer in self._layers:
             block = f"decoder/block_{layer:03d}"
             y = self._norm(x, f"{block}/layer_000/rms_norm/scale")
+            # One token: to split its heads, or join them, moves nothing.
             query, key, value = (
-                self._split_heads(self._project(y, f"{block}/layer_000/SelfAttention/{name}")[:, None])
-                for name in "qkv"
+                tf.reshape(self._project(y, f"{block}/layer_000/SelfAttention/{name}"), one_token) for name in "qkv"
             )
             keys = tf.concat([caches[2 * layer], key], axis=2)
             values = tf.concat([caches[2 * layer + 1], value], axis=2)
             new_caches += [keys, values]
-            x += self._attend(query, keys, values, self_bias, f"{block}/layer_000/SelfAttention/o")
+            attended = tf.reshape(self._attend(query, keys, values, self_bias), joined_heads)
+            x += self._project(attended, f"{block}/layer_000/SelfAttention/o")
 
             y = self._norm(x, f"{block}/layer_001/rms_norm/scale")
             query = self._project(y, f"{block}/layer_001/EncDecAttention/q")
-            query = self._split_heads(tf.reshape(query, (sources, beams, -1)))
-            attended = self._attend(
-                query, cross[2 * layer], cross[2 * layer + 1], cross_bias, f"{block}/layer_001/EncDecAttention/o"
-            )
-            x += attended
+            query = tf.transpose(tf.reshape(query, by_source), (0, 2, 1, 3))
+            attended = self._attend(query, cross[2 * layer], cross[2 * layer + 1], cross_bias)
+            attended = tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), joined_heads)
+            x += self._project(attended, f"{block}/layer_001/EncDecAttention/o")
 
             y = self._norm(x, f"{block}/layer_002/rms_norm/scale")
             gate, linear = (self._project(y, f"{block}/layer_002/DenseReluDense/wi_{n}/kernel") for n in (0, 1))
@@ -158,28 +162,14 @@ class KerasEngine:
         best_log_probs, best = tf.math.top_k(log_probs, tf.minimum(top, tf.shape(log_probs)[1]))
         return new_caches, best_log_probs, best
 
-    def _weight(self, name: str) -> tf.Tensor:
-        return tf.convert_to_tensor(self._halves.get(name, self._weights[name]))
-
     def _project(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        """Multiply the last axis by a weight matrix."""
-        weight = self._weight(name)
-        if len(x.shape) == 2:
-            return x @ weight
-        shape = tf.shape(x)
-        flat = tf.reshape(x, (-1, weight.shape[0])) @ weight
-        return tf.reshape(flat, (shape[0], shape[1], weight.shape[1]))
+        """Multiply rows [n, inputs] by a weight matrix."""
+        return x @ tf.convert_to_tensor(self._halves.get(name, self._weights[name]))
 
-    def _split_heads(self, x: tf.Tensor) -> tf.Tensor:
-        """[batch, length, H * D] to [batch, H, length, D]."""
-        shape = tf.shape(x)
-        return tf.transpose(tf.reshape(x, (shape[0], shape[1], self._heads, self._head_size)), (0, 2, 1, 3))
-
-    def _attend(self, query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor, out: str) -> tf.Tensor:
-        """Return [batch * queries, hidden]: queries [batch, H, queries, D] over keys and values [batch, H, keys, D]."""
+    def _attend(self, query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Return [batch, H, queries, D]: queries of that shape over keys and values [batch, H, keys, D]."""
         scores = tf.cast(tf.matmul(query, keys, transpose_b=True), tf.float32) + bias
-        attended = tf.transpose(tf.cast(tf.nn.softmax(scores), self._type) @ values, (0, 2, 1, 3))
-        return self._project(tf.reshape(attended, (-1, self._heads * self._head_size)), out)
+        return tf.cast(tf.nn.softmax(scores), self._type) @ values
 
     def _norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         x = tf.cast(x, tf.float32)
