@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, PretrainingConfig, require
+from t5_pegasus.config import DataConfig, PretrainingConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import choose_model_dir, pretrained_weights
 
@@ -29,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_dir", default="pretrained", type=Path, help="the model directory to write")
     parser.add_argument("--user_dict", help="jieba user dictionary")
     parser.add_argument("--resume", action="store_true", help="go on after the last checkpoint in output_dir, if any")
-    columns = ("text_column", "summary_column", "skip_bad_lines")
-    cli.add_flags(parser, DataConfig, only=(*columns, "max_source_length", "max_target_length"))
+    cli.add_flags(
+        parser,
+        DataConfig,
+        only=("text_column", "summary_column", "skip_bad_lines", "max_source_length", "max_target_length"),
+    )
     cli.add_flags(parser, PretrainingConfig)
     parser.set_defaults(max_source_length=384, max_target_length=128)
     flags = parser.parse_args(argv)
@@ -42,9 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError(f"mt5_weights and mt5_vocab go together, got {flags.mt5_weights} and {flags.mt5_vocab}")
     if not flags.train_file.exists():
         raise OptionError(f"train_file must exist, got {flags.train_file}; `python pretrain_data.py` makes one")
-    for name in columns if flags.train_file.is_dir() else ():
-        value = getattr(flags, name)
-        require(value == getattr(DataConfig, name), f"{name} is not for shards, which hold token ids", value)
     model_dir = choose_model_dir(flags.model_dir)
     anew = flags.from_scratch or flags.mt5_weights
     weights = None if anew else flags.weights or pretrained_weights(model_dir)

@@ -327,7 +327,7 @@ def test_what_cannot_be_used_is_said(model_dir, tmp_path):
     with pytest.raises(OptionError, match="exclude each other"):
         run(model_dir, model_dir / "vocab.txt", tmp_path, "--from_scratch", "--weights", "x")
     for flag, message in ((("--text_column", "x"), "text_column"), (("--skip_bad_lines",), "skip_bad_lines")):
-        with pytest.raises(OptionError, match=f"{message} is not for shards"):
+        with pytest.raises(OptionError, match=f"{message} is only for a file of text"):
             run(model_dir, tmp_path / "empty", tmp_path / "out", *flag)
     with pytest.raises(OptionError, match="mt5_weights and mt5_vocab go together, got x and None"):
         run(model_dir, model_dir / "vocab.txt", tmp_path, "--mt5_weights", "x")
