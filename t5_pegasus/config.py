@@ -281,7 +281,7 @@ class LearningConfig:
         None, "peak of AdamW; if not given 2e-4 from weights, 1e-3 from scratch; 10 times that with scale_parameter"
     )
     scale_parameter: bool = option(
-        False, "each weight's rate is times its root mean square, as in Adafactor: for training from scratch, at 2e-2"
+        False, "times each weight's root mean square, as Adafactor's rate: for random weights and what became of them"
     )
     weight_decay: float = option(0.01, "AdamW's decay, of matrices only: norms are left alone")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this global norm; 0 is off")
@@ -337,7 +337,7 @@ class TrainingConfig(LearningConfig):
 class PretrainingConfig(LearningConfig):
     """How a model is pretrained, step by step; the defaults are the recipe of T5-PEGASUS base, on 6 devices."""
 
-    learning_rate: float | None = option(1e-4, "peak rate of AdamW")
+    learning_rate: float | None = option(None, "peak of AdamW; if not given 1e-4, with scale_parameter 1e-2")
     max_steps: int = option(1_000_000, "steps of the whole run; the rate falls to 0 at the last one")
     warmup_steps: int = option(10_000, "steps in which the rate climbs to its peak")
     batch_tokens: int = option(8192, "tokens of a batch on a device, sources, targets and padding together")
@@ -349,8 +349,9 @@ class PretrainingConfig(LearningConfig):
     save_total_limit: int = option(2, "checkpoints that are kept")
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a value that training cannot use."""
+        """Choose a rate where none is given; raise OptionError for a value that training cannot use."""
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", 1e-2 if self.scale_parameter else 1e-4)
         super().__post_init__()
         _at_least(self, 0, "warmup_steps")
         _at_least(self, 1, "max_steps", "batch_tokens", "logging_steps", "save_steps", "save_total_limit")
-        require(self.learning_rate is not None, "learning_rate must be a number", self.learning_rate)

@@ -48,16 +48,16 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     for folder in folders:
         if _is_whole(folder / name):
             return folder / name
-    temporary = _make_temporary(folders)
-    if temporary is None:
+    folder = _first_writable(folders)
+    if folder is None:
         return None
-    folder = Path(temporary.name).parent
-    with temporary, _alone_in(folder):
+    with _alone_in(folder):
         if _is_whole(folder / name):  # of a process that started at the same time, as the workers of a service do
             return folder / name
         print(f"exporting {weights} to {folder}/ for ONNX Runtime, once", file=sys.stderr)
         try:
-            _export(model_dir, weights, Path(temporary.name), folder / name)
+            with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder) as temporary:
+                _export(model_dir, weights, Path(temporary), folder / name)
         except OSError as error:
             print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
             return None
@@ -77,12 +77,13 @@ def _folders(weights: Path) -> list[Path]:
     return [beside, cache / "t5_pegasus" / of_path / name]
 
 
-def _make_temporary(folders: Iterable[Path]) -> tempfile.TemporaryDirectory[str] | None:
-    """Make a temporary directory in the first folder that can be written to, None if there is none."""
+def _first_writable(folders: Iterable[Path]) -> Path | None:
+    """Return the first folder that can be written to, made if missing; None, saying why, if there is none."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryDirectory(prefix="tmp-", dir=folder)
+            tempfile.TemporaryDirectory(prefix="tmp-", dir=folder).cleanup()
+            return folder
         except OSError as error:
             print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
     return None
@@ -99,7 +100,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process, which exports to {folder}/", file=sys.stderr)
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

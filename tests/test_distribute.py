@@ -56,7 +56,6 @@ def pretrain_flags(folder, output, batch_tokens, *flags):
         "--max_source_length": 96, "--max_target_length": 16, "--pad_to_multiple_of": 32, "--learning_rate": 1e-2,
         "--warmup_steps": 2,
     }  # fmt: skip
-    flags = ("--scale_parameter", *flags)
     return ["pretrain", *(str(each) for item in arguments.items() for each in item), *map(str, flags)]
 
 
@@ -129,6 +128,14 @@ def test_two_devices_learn_as_one_with_the_joint_batch(folder, joint_run, option
     flags = pretrain_flags(folder, output, 512, "--dropout_rate", 0, "--distribute", "mirrored", *option)
     finish(start(flags, devices=2))
     assert_same_training(folder / output, joint_run)
+
+
+@pytest.mark.slow
+def test_two_devices_take_one_rate_for_each_weight(folder):
+    flags = ("--dropout_rate", 0, "--scale_parameter", "--learning_rate", 0.1)
+    finish(start(pretrain_flags(folder, "scaled_joint", 1024, *flags)))
+    finish(start(pretrain_flags(folder, "scaled", 512, *flags, "--distribute", "mirrored"), devices=2))
+    assert_same_training(folder / "scaled", folder / "scaled_joint")
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_of_processes_that_start_at_once_one_makes_the_export(own_model):
     command = [sys.executable, "-c", code]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     running = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
-    outputs = [process.communicate() for process in running]
+    outputs = [process.communicate(timeout=200) for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert sum(error.count("exporting") for _, error in outputs) == 1
     titles = [output.splitlines()[0] for output, _ in outputs]

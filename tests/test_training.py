@@ -16,7 +16,7 @@ from t5_pegasus import PegasusTokenizer, build_model, checkpoints, training
 from t5_pegasus.backend import keras, tf
 from t5_pegasus.batching import Batch
 from t5_pegasus.checkpoints import named_variables
-from t5_pegasus.config import DataConfig, TrainingConfig
+from t5_pegasus.config import DataConfig, PretrainingConfig, TrainingConfig
 from t5_pegasus.errors import CheckpointError, DataError, OptionError, PegasusError
 from t5_pegasus.examples import Example
 from t5_pegasus.locations import TINY_MODEL_DIR
@@ -452,6 +452,23 @@ def test_scale_parameter_is_a_rate_for_each_weight():
         np.testing.assert_allclose(variable.numpy(), other.numpy(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("scale_parameter", [False, True])
+@pytest.mark.parametrize("mixed_precision", ["no", "float16"])
+def test_the_first_step_moves_each_weight_by_its_rate(scale_parameter, mixed_precision, small_dir):
+    """After decay, Adam's first step is the rate, whatever the gradient."""
+    config = TrainingConfig(scale_parameter=scale_parameter, weight_decay=0.5, mixed_precision=mixed_precision)
+    t5 = training.build_for_training(small_dir, None, config)
+    weights = named_variables(t5)
+    optimizer = make_optimizer(t5, config, WarmupLinearDecay(0.01, 0, 10**9))
+    before = {name: weight.numpy() for name, weight in weights.items()}
+    optimizer.apply_gradients((tf.ones_like(weight), weight) for weight in t5.model.trainable_variables)
+    for name, weight in weights.items():
+        decay = 1 if name.endswith(("scale", "relative_attention_bias")) else 1 - 0.5 * 0.01
+        start = before[name] * decay
+        rate = 0.01 * (max(1e-3, np.sqrt(np.mean(start**2))) if scale_parameter else 1)
+        np.testing.assert_allclose(start - weight.numpy(), rate, rtol=0.01, atol=1e-6, err_msg=name)
+
+
 def test_rates_where_none_is_given():
     rates = [
         usual_rate(TrainingConfig(scale_parameter=scale), from_scratch)
@@ -459,6 +476,7 @@ def test_rates_where_none_is_given():
         for from_scratch in (False, True)
     ]
     assert rates == pytest.approx([2e-4, 1e-3, 2e-3, 1e-2])
+    assert [PretrainingConfig(scale_parameter=scale).learning_rate for scale in (False, True)] == [1e-4, 1e-2]
 
 
 @pytest.fixture(scope="module")

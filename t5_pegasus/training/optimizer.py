@@ -34,8 +34,9 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
     Keras's own takes a dozen, each with a temporary of the weight's size.
 
     With `scale_parameter` a weight's rate is times its root mean square, as Adafactor's is (Shazeer and Stern 2018,
-    section 8). T5's random weights need it: embeddings start at 1 and queries at 1/128, and Adam's steps, all of the
-    size of the rate, are too short for the ones or too long for the others.
+    section 8); decay goes by the rate itself. T5's random weights need it: embeddings start at 1, queries at
+    (hidden_size * head_size) ** -0.5, and Adam's steps, all of the size of the rate, are too short for the ones or too
+    long for the others.
     """
 
     def __init__(self, *args: Any, scale_parameter: bool = False, **kwargs: Any) -> None:
@@ -48,7 +49,8 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         step = tf.cast(self.iterations + 1, tf.float32)
         rate = self.learning_rate
         if self.scale_parameter:
-            rate = rate * tf.maximum(MIN_SCALE, tf.sqrt(tf.reduce_mean(tf.square(variable))))
+            mean_square = 2 * tf.nn.l2_loss(variable) / variable.shape.num_elements()
+            rate = rate * tf.maximum(MIN_SCALE, tf.sqrt(mean_square))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].handle,
