@@ -45,9 +45,9 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     of_model = _hash((model_dir / "config.json", model_dir / "vocab.txt"), str(GRAPHS))
     name = f"{of_weights}-{of_model}"
     folders = _folders(weights)
-    for folder in folders:
-        if _is_whole(folder / name):
-            return folder / name
+    for whole in (folder / name for folder in folders):
+        if _is_whole(whole):
+            return whole
     folder = _first_writable(folders)
     if folder is None:
         return None
