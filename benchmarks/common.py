@@ -22,10 +22,12 @@ from t5_pegasus.errors import OptionError
 from t5_pegasus.files import atomic_text
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the flags of every benchmark."""
+def make_parser(description: str, repeated: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the flags of every benchmark, --repeats only where runs are `repeated`."""
     parser = cli.make_parser(f"{description} The last line of the output is JSON.")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs after one that is not; the median counts")
+    if repeated:
+        told = "timed runs after one that is not; the median counts"
+        parser.add_argument("--repeats", type=int, default=5, help=told)
     parser.add_argument("--output", help="also write the JSON to this file")
     return parser
 

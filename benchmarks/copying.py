@@ -9,58 +9,59 @@ the source has the title. Pairs of texts that the model has not seen, with gap s
     python benchmarks/copying.py --model_dir pretrained --pairs intact.jsonl removed.jsonl
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common import make_parser, report
 
-from t5_pegasus import PegasusTokenizer, build_model, read_examples
-from t5_pegasus.backend import tf
+from t5_pegasus import PegasusTokenizer, build_model, cli
 from t5_pegasus.batching import pad
-from t5_pegasus.cli import run
+from t5_pegasus.config import DataConfig
+from t5_pegasus.training import open_pairs
+from t5_pegasus.training.loss import head_loss
+from t5_pegasus.training.pairs import PairSource
+from t5_pegasus.training.step import split_head
 
 BATCH = 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line for each file and source."""
-    parser = make_parser("Compare a model's titles under their own source and another's.")
+    parser = make_parser("Compare a model's titles under their own source and another's.", repeated=False)
     parser.add_argument("--model_dir", required=True, help="config.json, vocab.txt and, without --weights, weights")
     parser.add_argument("--weights", help="those of model_dir if not given")
-    parser.add_argument("--pairs", required=True, nargs="+", type=Path, help="files that finetune.py reads")
-    parser.add_argument("--max_source_length", type=int, default=192, help="tokens of a source")
-    parser.add_argument("--max_target_length", type=int, default=64, help="tokens of a title")
+    parser.add_argument("--pairs", required=True, nargs="+", type=Path, help="what pretrain.py reads")
+    cli.add_flags(parser, DataConfig, only=("max_source_length", "max_target_length"))
+    parser.set_defaults(max_source_length=192, max_target_length=64)
     flags = parser.parse_args(argv)
-    t5 = build_model(flags.model_dir, flags.weights, with_lm="linear")
+    data = cli.config_from(flags, DataConfig)
     tokenizer = PegasusTokenizer(Path(flags.model_dir) / "vocab.txt")
-    result = {path.stem: measure(t5, tokenizer, path, flags) for path in flags.pairs}
+    files = {path.stem: open_pairs(path, tokenizer, data) for path in flags.pairs}
+    t5 = build_model(flags.model_dir, flags.weights, with_lm="linear")
+    result = {name: measure(t5, pairs) for name, pairs in files.items()}
+    for name, found in result.items():
+        print(name, found)
     report({"benchmark": "copying", **result}, ("tensorflow", "bert4keras"), flags.output)
     return 0
 
 
-def measure(t5: Any, tokenizer: PegasusTokenizer, path: Path, flags: argparse.Namespace) -> dict[str, Any]:
+def measure(t5: Any, pairs: PairSource) -> dict[str, Any]:
     """Return the number of pairs and, by source, mean loss (nats) and accuracy of a token, given those before it."""
-    examples = list(read_examples(path, keep_duplicates=True))
-    sources = tokenizer.encode_batch([example.content for example in examples], flags.max_source_length)
-    targets = tokenizer.encode_batch([example.title for example in examples], flags.max_target_length)
-    found: dict[str, Any] = {"pairs": len(examples)}
+    network, kernel = split_head(t5)
+    found: dict[str, Any] = {"pairs": len(pairs)}
     for name, shift in (("own", 0), ("another's", 1)):
-        loss = right = count = 0.0
-        for start in range(0, len(examples), BATCH):
-            rows = [(row + shift) % len(examples) for row in range(start, min(start + BATCH, len(examples)))]
-            target = pad(targets[start : start + BATCH])
-            logits = t5.model([pad([sources[row] for row in rows]), target[:, :-1]], training=False)
-            wanted, real = target[:, 1:], target[:, 1:] != 0
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits).numpy()
-            loss += losses[real].sum()
-            right += (logits.numpy().argmax(axis=-1) == wanted)[real].sum()
-            count += real.sum()
-        found[name] = {"loss": round(float(loss / count), 3), "accuracy": round(float(right / count), 3)}
-        print(path.stem, name, found[name], flush=True)
+        loss = right = 0.0
+        for start in range(0, len(pairs), BATCH):
+            rows = range(start, min(start + BATCH, len(pairs)))
+            sources = pad([pairs[(row + shift) % len(pairs)][0] for row in rows])
+            targets = pad([pairs[row][1] for row in rows])
+            head = head_loss(network([sources, targets[:, :-1]], training=False), kernel, targets[:, 1:], 1.0)
+            loss, right = loss + float(head.loss), right + float(head.right)
+        count = int((pairs.lengths[:, 1] - 1).sum())  # all but [CLS]
+        found[name] = {"loss": round(loss / count, 3), "accuracy": round(right / count, 3)}
     return found
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

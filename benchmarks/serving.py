@@ -34,7 +34,7 @@ HOST = "127.0.0.1"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts asked for and print what they found."""
-    parser = common.make_parser("Load the service.")
+    parser = common.make_parser("Load the service.", repeated=False)
     parser.add_argument("--size", choices=("base", "small", "tiny"), default="tiny", help="which config.json")
     parser.add_argument("--quantize", choices=("no", "int8"), default="int8", help="precision of the model served")
     parser.add_argument("--model_dir", help="an exported model to serve instead of random weights")

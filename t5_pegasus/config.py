@@ -278,10 +278,10 @@ class LearningConfig:
     """What fine-tuning and pretraining have in common: the optimizer, and how a step is computed."""
 
     learning_rate: float | None = option(
-        None, "peak of AdamW; if not given 2e-4 from weights, 1e-3 from scratch; 10 times that with scale_parameter"
+        None, "peak rate; if not given 2e-4 from weights, 1e-3 from scratch; 10 times that with scale_parameter"
     )
     scale_parameter: bool = option(
-        False, "times each weight's root mean square, as Adafactor's rate: for random weights and what became of them"
+        False, "multiply the rate by each weight's root mean square, as Adafactor: for models begun at random weights"
     )
     weight_decay: float = option(0.01, "AdamW's decay, of matrices only: norms are left alone")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this global norm; 0 is off")
@@ -337,7 +337,7 @@ class TrainingConfig(LearningConfig):
 class PretrainingConfig(LearningConfig):
     """How a model is pretrained, step by step; the defaults are the recipe of T5-PEGASUS base, on 6 devices."""
 
-    learning_rate: float | None = option(None, "peak of AdamW; if not given 1e-4, with scale_parameter 1e-2")
+    learning_rate: float | None = option(None, "peak rate; if not given 1e-4, with scale_parameter 1e-2")
     max_steps: int = option(1_000_000, "steps of the whole run; the rate falls to 0 at the last one")
     warmup_steps: int = option(10_000, "steps in which the rate climbs to its peak")
     batch_tokens: int = option(8192, "tokens of a batch on a device, sources, targets and padding together")

@@ -14,6 +14,13 @@ from .loss import head_loss
 Load = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
+def split_head(t5: Any) -> tuple[keras.Model, tf.Variable]:
+    """Return the network up to its head, and the head's matrix [hidden_size, vocab_size]: what `head_loss` takes."""
+    head = t5.layers["Decoder-Output-LM"]
+    # The head's first call is in `t5.decoder`, its second in the whole network.
+    return keras.Model(t5.model.inputs, head.get_input_at(1)), head.kernel
+
+
 class TrainStep:
     """Updates the weights of a model by the mean loss over all target tokens of some batches.
 
@@ -28,10 +35,7 @@ class TrainStep:
     """
 
     def __init__(self, t5: Any, optimizer: Any, config: LearningConfig) -> None:
-        head = t5.layers["Decoder-Output-LM"]
-        # The head's first call is in `t5.decoder`, its second in the whole network.
-        self._network = keras.Model(t5.model.inputs, head.get_input_at(1))
-        self._kernel = head.kernel
+        self._network, self._kernel = split_head(t5)
         self._variables = [*self._network.trainable_variables, self._kernel]
         self._optimizer = optimizer
         self._scales_loss = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
