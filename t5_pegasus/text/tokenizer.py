@@ -18,9 +18,7 @@ from .segmentation import Cut, make_cut, read_user_dict
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 _LONGEST_WORD = 200  # characters; bert4keras gives up on longer ones and so must we
-
 _LONGEST_CACHED_WORD = 32  # longer ones are seldom seen twice
-
 _MOST_CACHED_WORDS = 500_000
 
 
