@@ -239,7 +239,8 @@ class Batcher:
 def _first_batch(queue: Sequence[Job]) -> tuple[list[Job], bool]:
     """Return the first text and those behind it that have its options and fit into its batch; and whether it is full.
 
-    A batch is full at `batch_tokens`: rows times the longest, of texts or of titles to come.
+    Its size, rows times the longest text or title to come, is at most `batch_tokens`; it is full if no text of that
+    length has room.
     """
     first, *others = queue
     config = first.config
