@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
         contents = [example.content for example in examples]
-        predictions = [titles[0].text for titles in title.iterate(contents, generation, data, progress=True)]
+        predictions = [answer.titles[0].text for answer in title.iterate(contents, generation, data, progress=True)]
     else:
         predictions = read_predictions(flags.predictions)
         if len(predictions) != len(references):

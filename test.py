@@ -34,21 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = list(find_texts(flags.text, flags.input_file, data.text_column))
     model_dir = choose_model_dir(flags.model_dir)
 
-    from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is told at once
+    from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is reported at once
 
     title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
     output_format = flags.output_format or (
         "jsonl" if str(flags.output_file).endswith((".jsonl", ".jsonl.gz")) else "text"
     )
-    # A bar is for many texts, and would run through titles that are printed on the same screen.
+    # A bar is for many texts, and would run through titles that are printed on the same terminal.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
-    all_titles = title.iterate([text for _, text in rows], generation, data, progress)
+    answers = title.iterate([text for _, text in rows], generation, data, progress)
+    cut = 0
     with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
-        for (identifier, _), titles in zip(rows, all_titles, strict=True):
-            for rank, hypothesis in enumerate(titles, 1):
+        for (identifier, _), answer in zip(rows, answers, strict=True):
+            cut += answer.truncated
+            for rank, hypothesis in enumerate(answer.titles, 1):
                 print(FORMATS[output_format](identifier, rank, hypothesis), file=output, flush=True)
-    if title.tokenizer.num_truncated:
-        cut = title.tokenizer.num_truncated
+    if cut:
         print(f"{cut} texts were longer than what is read of them (--max_source_length, --long_text)", file=sys.stderr)
     return 0
 

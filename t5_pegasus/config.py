@@ -168,11 +168,6 @@ class DataConfig(_Options):
         _at_least(self, 3, "max_source_length", "max_target_length")
         check_choices(self)
 
-    @property
-    def window(self) -> int | None:
-        """Tokens that the encoder reads at a time; None where it reads all that there are."""
-        return self.max_source_length if self.long_text == "window" else None
-
 
 # Titles that are drawn of a text at once: with all of a large vocabulary to draw from, each takes megabytes.
 MOST_SAMPLES = 128

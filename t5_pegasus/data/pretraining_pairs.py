@@ -32,9 +32,9 @@ from .cleaning import FINGERPRINTS, KEY_BYTES, CleaningConfig, clean
 from .documents import SEPARATORS, Block, block_documents, file_suffix, is_gzip, list_files, read_blocks
 from .gap_sentences import GapSentenceConfig, pseudo_pairs
 from .runners import RUNNERS, RunnerConfig
-from .shards import PAIRS_PER_SHARD, ShardWriter, check_shards_target, encode_record, tokenizer_hash
+from .shards import PAIRS_PER_SHARD, ShardWriter, check_shards_target, encode_record
 
-PARTS_VERSION = 2  # of the parts folder: to be raised by whatever makes other pairs of the same options
+PARTS_VERSION = 3  # of the parts folder: to be raised by whatever makes other pairs of the same options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,12 @@ class Recipe(NamedTuple):
         return {name: value for config in self for name, value in dataclasses.asdict(config).items()}
 
 
-# A pair as it is written, and the lengths of its source and target before they were cut.
-Record = tuple[bytes, tuple[int, int]]
+class Record(NamedTuple):
+    """A pair as it is written, and of its source and target: the length, and whether it was cut to that."""
+
+    data: bytes
+    lengths: tuple[int, int]
+    truncated: tuple[bool, bool] = (False, False)
 
 
 class Format(NamedTuple):
@@ -185,7 +189,8 @@ def make_part(block: Block, folder: Path, recipe: Recipe) -> tuple[str, Counter[
         with np.load(index_file) as index:
             return name, Counter(json.loads(index["counts"].tobytes()))
     counts: Counter[str] = Counter()
-    sizes, lengths, pairs, keys = list[int](), list[tuple[int, int]](), list[int](), list[bytes]()
+    sizes, lengths, truncated = list[int](), list[tuple[int, int]](), list[tuple[bool, bool]]()
+    pairs, keys = list[int](), list[bytes]()
     with atomic_path(folder / f"{name}.data") as data_file, data_file.open("wb") as data:
         on_bad_line = (lambda _: counts.update(bad=1)) if recipe.corpus.skip_bad_lines else None
         for document in block_documents(
@@ -197,9 +202,10 @@ def make_part(block: Block, folder: Path, recipe: Recipe) -> tuple[str, Counter[
                 error.add_note(f"while working on {document}")
                 raise
             if records:
-                data.writelines(record for record, _ in records)
-                sizes += [len(record) for record, _ in records]
-                lengths += [record_lengths for _, record_lengths in records]
+                data.writelines(record.data for record in records)
+                sizes += [len(record.data) for record in records]
+                lengths += [record.lengths for record in records]
+                truncated += [record.truncated for record in records]
                 pairs.append(len(records))
                 keys += document_keys
     # The part is there from when this file is.
@@ -208,6 +214,7 @@ def make_part(block: Block, folder: Path, recipe: Recipe) -> tuple[str, Counter[
             temporary,
             sizes=np.array(sizes, np.int64),  # bytes of each record
             lengths=np.array(lengths, np.int32).reshape(-1, 2),  # of each record
+            truncated=np.array(truncated, bool).reshape(-1, 2),  # of each record
             pairs=np.array(pairs, np.int64),  # records of each document
             keys=np.array(keys, f"S{KEY_BYTES}").reshape(len(pairs), -1) if keys else np.empty((len(pairs), 0), "S1"),
             counts=np.frombuffer(json.dumps(counts).encode(), np.uint8),
@@ -237,15 +244,16 @@ def _kept_records(names: list[str], folder: Path, counts: Counter[str]) -> Itera
     seen: set[bytes] = set()
     for name in names:
         with np.load(folder / f"{name}.npz") as index, (folder / f"{name}.data").open("rb") as data:
-            records = zip(index["sizes"].tolist(), index["lengths"].tolist(), strict=True)
+            columns = (index[column].tolist() for column in ("sizes", "lengths", "truncated"))
+            records = zip(*columns, strict=True)
             for pairs, keys in zip(index["pairs"].tolist(), index["keys"].tolist(), strict=True):
                 is_kept = seen.isdisjoint(keys)
                 seen.update(keys)
                 counts.update(pairs=pairs * is_kept, duplicates=not is_kept)
-                for size, (source_length, target_length) in itertools.islice(records, pairs):
-                    record = data.read(size)
+                for size, lengths, truncated in itertools.islice(records, pairs):
+                    record = Record(data.read(size), tuple(lengths), tuple(truncated))
                     if is_kept:
-                        yield record, (source_length, target_length)
+                        yield record
 
 
 @contextlib.contextmanager
@@ -256,7 +264,7 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
     """
     made_by: dict[str, Any] = {"version": PARTS_VERSION, **recipe.options()}
     if recipe.output.vocab_file:
-        made_by["tokenizer"] = tokenizer_hash(_tokenizer(recipe.output.vocab_file, recipe.output.user_dict))
+        made_by["tokenizer"] = _tokenizer(recipe.output.vocab_file, recipe.output.user_dict).fingerprint
     options = json.dumps(made_by, ensure_ascii=False, indent=2)
     file = folder / "options.json"
     if folder.exists():
@@ -292,7 +300,7 @@ def _remove(folder: Path) -> None:
 
 def _json_record(source: str, target: str, recipe: Recipe) -> Record:
     line = json.dumps({"source": source, "target": target}, ensure_ascii=False)
-    return f"{line}\n".encode(), (len(source), len(target))
+    return Record(f"{line}\n".encode(), (len(source), len(target)))
 
 
 def _join_json(output: Path, records: Iterator[Record], recipe: Recipe, counts: Counter[str]) -> None:
@@ -300,26 +308,25 @@ def _join_json(output: Path, records: Iterator[Record], recipe: Recipe, counts: 
         atomic_path(output) as temporary,
         gzip.open(temporary, "wb") if output.suffix == ".gz" else temporary.open("wb") as file,
     ):
-        file.writelines(record for record, _ in records)
+        file.writelines(record.data for record in records)
 
 
 def _token_record(source: str, target: str, recipe: Recipe) -> Record:
     output = recipe.output
     tokenizer = _tokenizer(output.vocab_file or "", output.user_dict)
     # White space as `read_examples` leaves it, so that training on JSON lines has the same ids.
-    source_ids, target_ids = tokenizer.encode_masked(source.strip()), tokenizer.encode(" ".join(target.split()))
-    lengths = len(source_ids), len(target_ids)
-    del source_ids[output.max_source_length - 1 : -1], target_ids[output.max_target_length - 1 : -1]
-    return encode_record(source_ids, target_ids), lengths
+    source_ids, source_cut = tokenizer.encode_source(source.strip(), output.max_source_length, masked=True)
+    target_ids, target_cut = tokenizer.encode_target(" ".join(target.split()), output.max_target_length)
+    record = encode_record(source_ids, target_ids)
+    return Record(record, (len(source_ids), len(target_ids)), (source_cut, target_cut))
 
 
 def _join_tokens(output: Path, records: Iterator[Record], recipe: Recipe, counts: Counter[str]) -> None:
     tokenizer = _tokenizer(recipe.output.vocab_file or "", recipe.output.user_dict)
-    with ShardWriter(output, tokenizer_hash(tokenizer), recipe.output.pairs_per_shard) as writer:
-        most_source, most_target = recipe.output.max_source_length, recipe.output.max_target_length
-        for record, (source, target) in records:
-            counts.update(cut_sources=source > most_source, cut_targets=target > most_target)
-            writer.add_record(record, (min(source, most_source), min(target, most_target)))
+    with ShardWriter(output, tokenizer.fingerprint, recipe.output.pairs_per_shard) as writer:
+        for record in records:
+            counts.update(cut_sources=record.truncated[0], cut_targets=record.truncated[1])
+            writer.add_record(record.data, record.lengths)
         writer.manifest.update(options=recipe.options(), counts={name: counts[name] for name in COUNTS})
 
 

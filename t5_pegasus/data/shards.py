@@ -4,7 +4,7 @@ A folder of shards holds `manifest.json` (counts, options, hash of the tokenizer
 and how long it is) and `shard-00000.tfrecord`, …: records of `tf.train.Example` with two int64 features, `source_ids`
 and `target_ids`. Any TFRecord reader takes the shards without the index; nothing here imports TensorFlow.
 
-    with ShardWriter("pairs", tokenizer_hash(tokenizer)) as writer:
+    with ShardWriter("pairs", tokenizer.fingerprint) as writer:
         writer.add(source_ids, target_ids)
     shards = open_shards("pairs", tokenizer)
     shards.lengths  # int32 [pairs, 2], without reading a pair
@@ -13,7 +13,6 @@ and `target_ids`. Any TFRecord reader takes the shards without the index; nothin
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import struct
@@ -27,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import DataError, OptionError
 from ..files import temporary_folder
-from ..text.tokenizer import PegasusTokenizer
+from ..text.protocol import Tokenizer
 
 MANIFEST, INDEX = "manifest.json", "index.bin"
 VERSION = 1
@@ -39,12 +38,6 @@ _HEADER = struct.Struct("<QI")  # length of the data, its checksum; after the da
 _FOOTER = struct.Struct("<I")
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
-
-
-def tokenizer_hash(tokenizer: PegasusTokenizer) -> str:
-    """Return the SHA-256, in hex, of all that decides a text's ids: tokens in order and user words."""
-    content = json.dumps([tokenizer.tokens, tokenizer.user_words], ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def encode_record(source_ids: Sequence[int] | Ids, target_ids: Sequence[int] | Ids) -> bytes:
@@ -62,7 +55,7 @@ class ShardWriter:
 
     Args:
         folder: what to write; a folder of shards that stands there is replaced.
-        tokenizer: the `tokenizer_hash` of the tokenizer whose ids are written.
+        tokenizer: the `fingerprint` of the tokenizer whose ids are written.
         pairs_per_shard: pairs in a file, but for the last.
 
     `manifest` takes further values for manifest.json, until the block ends. Memory does not grow with the pairs. Raises
@@ -194,7 +187,7 @@ class Shards(Sequence[tuple[Ids, Ids]]):
         return map(self.__getitem__, range(len(self)))
 
 
-def open_shards(folder: str | Path, tokenizer: PegasusTokenizer | None = None) -> Shards:
+def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shards:
     """Open a folder of shards, without reading a pair.
 
     Raises DataError where it is no such folder, is not whole, or was made with another tokenizer than the one given.
@@ -220,7 +213,7 @@ def open_shards(folder: str | Path, tokenizer: PegasusTokenizer | None = None) -
             raise DataError(f"{folder / name} must have {size} bytes, got {sizes.get(name)}; make the shards again")
     if len(index) != pairs:
         raise DataError(f"{folder / INDEX} must have {pairs} pairs, got {len(index)}; make the shards again")
-    if tokenizer is not None and tokenizer_hash(tokenizer) != made_with:
+    if tokenizer is not None and tokenizer.fingerprint != made_with:
         raise DataError(
             f"the shards in {folder} were made with another tokenizer than {tokenizer.vocab_file}: "
             "use the vocab.txt (and user_dict) they were made with, or make them again"

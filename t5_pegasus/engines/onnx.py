@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
-from ..decoding.inputs import divide
+from ..decoding.inputs import Inputs
 from ..decoding.logits import Edits
 from ..errors import CheckpointError
 
@@ -76,14 +76,16 @@ class OnnxEngine:
         outputs = (output.name for output in self._decoder.get_outputs())
         self._cache_names = [name.removeprefix("new_") for name in outputs if name.startswith("new_")]
 
-    def start(self, sources: list[list[int]], window: int | None = None) -> State:
+    def start(self, inputs: Inputs) -> State:
         """Encode the sources and compute their keys and values in every layer."""
-        windows = divide(sources, window)._asdict()
-        inputs = {name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in windows.items()}
-        outputs = self._encoder.run_with_ort_values(self._encoder_outputs, inputs)
+        values = {
+            name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in inputs._asdict().items()
+        }
+        outputs = self._encoder.run_with_ort_values(self._encoder_outputs, values)
         cross = dict(zip(self._encoder_outputs, outputs, strict=True))
-        slots = Slots(0, np.zeros((len(sources), 1), np.int64), np.zeros((len(sources), 1, 1), bool), False)
-        shape = (len(sources), self._heads, 1, self._head_size)
+        count = len(inputs.joined)
+        slots = Slots(0, np.zeros((count, 1), np.int64), np.zeros((count, 1, 1), bool), False)
+        shape = (count, self._heads, 1, self._head_size)
         caches = {name: OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in self._cache_names}
         return State(0, slots, caches, cross, self._bind(caches, cross))
 

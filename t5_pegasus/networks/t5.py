@@ -19,6 +19,9 @@ from ..text.tokenizer import read_vocabulary
 from .backend import bert4keras, keras, tf
 from .checkpoints import load_weights, named_variables
 
+# Rows by which a vocabulary's size is rounded up, at most; an eighth of the tokens in larger ones.
+_PADDING_ROWS = 128
+
 _dropout_seed: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_seed", default=None)
 
 
@@ -272,10 +275,13 @@ def build_model(
 
 
 def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
-    """Raise CheckpointError where vocab.txt and config.json differ in size: every id would mean another word."""
+    """Raise CheckpointError if vocab.txt is of another model than config.json: every id would mean another word.
+
+    The network may have some rows more than the vocabulary has tokens, to round its size up; no row may be missing.
+    """
     path = Path(model_dir) / "vocab.txt"
     count = len(read_vocabulary(path))
-    if count != config.vocab_size:
+    if not 0 <= config.vocab_size - count <= max(_PADDING_ROWS, count // 8):
         raise CheckpointError(
             f"{path} has {count} tokens but vocab_size in config.json is {config.vocab_size}; "
             "use the vocabulary that belongs to these weights"

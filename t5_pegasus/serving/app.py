@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Receive
 from .. import __version__
 from ..config import GenerationConfig, ModelConfig
 from ..serving import bodies, metrics, middleware, static
-from ..title import AutoTitle, Hypothesis
-from .batcher import Answer, Batcher
+from ..title import Answer, AutoTitle, Hypothesis
+from .batcher import Batcher
 from .errors import ServiceError
 from .logs import logger
 from .options import MEDIA_TYPES, Service, Turn

@@ -18,7 +18,7 @@ from ..locations import FINE_TUNED
 from ..metrics import METRICS, score
 from ..networks.backend import tf
 from ..networks.checkpoints import save_weights
-from ..text.tokenizer import PegasusTokenizer
+from ..text.protocol import Tokenizer
 from ..title import AutoTitle
 from .batches import Batch, pair_batches
 from .distribution import check_alike, from_chief, is_chief
@@ -61,7 +61,7 @@ class Trainer:
     """
 
     def __init__(
-        self, t5: Any, tokenizer: PegasusTokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
+        self, t5: Any, tokenizer: Tokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
     ) -> None:
         self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
         self.output_dir = Path(output_dir)

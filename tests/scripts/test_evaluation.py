@@ -14,7 +14,7 @@ from t5_pegasus.data.predictions import read_predictions
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import ROOT
 from t5_pegasus.metrics import corpus_bleu, score
-from t5_pegasus.title import Hypothesis
+from t5_pegasus.title import Answer, Hypothesis
 
 CONTENTS = ["针对免疫算法,提出一种分层方法。", '给出一个"例子",\t含\t制表符。', "=1+1 是一个式子。"]
 REFERENCES = ["分层免疫算法", "一个例子", "一个式子"]
@@ -92,7 +92,7 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
 
         def iterate(self, contents, generation, data, progress):
             calls.append((contents, generation, data, progress))
-            return [[Hypothesis(title, 0.0, ())] for title in REFERENCES]
+            return [Answer([Hypothesis(title, 0.0, ())], 9, False) for title in REFERENCES]
 
     stand_in = types.ModuleType("t5_pegasus.title")
     stand_in.AutoTitle = AutoTitle
