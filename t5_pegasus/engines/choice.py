@@ -20,9 +20,10 @@ def _reference(t5: Any, tokenizer: PegasusTokenizer) -> Any:
 
 
 def _keras(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
+    from ..networks.t5 import network_of
     from .keras import KerasEngine
 
-    return BatchDecoder(KerasEngine(t5), tokenizer.start_id, tokenizer.end_id)
+    return BatchDecoder(KerasEngine(network_of(t5)), tokenizer.start_id, tokenizer.end_id)
 
 
 def _onnx(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
