@@ -67,6 +67,7 @@ class ModelConfig:
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     cross_position_bias: bool = True
+    tie_word_embeddings: bool = False
 
     def __post_init__(self) -> None:
         """Raise OptionError for a size or a rate no network can have."""

@@ -22,9 +22,11 @@ def _reference(t5: Any, tokenizer: Tokenizer) -> Decoder:
 
 
 def _keras(t5: Any, tokenizer: Tokenizer) -> BatchDecoder:
+    from ..networks.t5 import network_of
     from .keras import KerasEngine
 
-    return BatchDecoder(KerasEngine(t5), tokenizer.start_id, tokenizer.end_id, _unused_ids(tokenizer, _rows(t5)))
+    unused_ids = _unused_ids(tokenizer, _rows(t5))
+    return BatchDecoder(KerasEngine(network_of(t5)), tokenizer.start_id, tokenizer.end_id, unused_ids)
 
 
 def _onnx(t5: Any, tokenizer: Tokenizer) -> BatchDecoder:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..config import ModelConfig
-from .activations import approximates_gelu
+from .activations import check_activations
 from .onnx import GRAPHS
 
 # What an export has, and what only a finished one has.
@@ -40,7 +40,7 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     Raises OSError for files that cannot be read, OptionError for a model that ONNX Runtime's engine does not compute.
     """
     model_dir, weights = Path(model_dir), Path(weights)
-    approximates_gelu(ModelConfig.load(model_dir).hidden_act)
+    check_activations(ModelConfig.load(model_dir).hidden_act)
     of_weights = _hash(_files(weights))
     of_model = _hash((model_dir / "config.json", model_dir / "vocab.txt"), str(GRAPHS))
     name = f"{of_weights}-{of_model}"

@@ -11,7 +11,7 @@ from onnx import helper
 
 from ..config import option
 from ..errors import OptionError
-from ..networks.t5 import PegasusT5
+from ..networks.t5 import PegasusT5, network_of
 from .onnx import GRAPHS
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
 
@@ -47,12 +47,13 @@ def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, 
     output_dir = Path(output_dir)
     check_output_dir(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
+    network = network_of(t5)
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
         folder = Path(temporary) / "model"
         folder.mkdir()
         for name, make in ((ENCODER, encoder_graph), (DECODER, decoder_graph), (GATHER, gather_graph)):
             opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-            model = helper.make_model(make(t5, quantize), opset_imports=opsets, ir_version=12)
+            model = helper.make_model(make(network, quantize), opset_imports=opsets, ir_version=12)
             # Beside the graph, since a protocol buffer holds no more than 2 GB.
             onnx.save_model(
                 model, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024

@@ -17,7 +17,9 @@ from ..errors import CheckpointError, OptionError
 from ..locations import pretrained_weights
 from ..text.tokenizer import read_vocabulary
 from .backend import bert4keras, keras, tf
-from .checkpoints import load_weights, named_variables
+from .checkpoints import load_weights, name_variables, named_variables
+from .description import Network
+from .t5_description import EMBEDDING, HEAD, describe_t5
 
 # Rows by which a vocabulary's size is rounded up, at most; an eighth of the tokens in larger ones.
 _PADDING_ROWS = 128
@@ -207,7 +209,13 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
     `encoder`: token ids int32 [batch, source_len] -> context float [batch, source_len, hidden], 0 at padding (id 0).
     `decoder`: [context, token ids int32 [batch, target_len]] -> float32 [batch, target_len, vocab_size].
     `model`: [source ids, target ids] -> the decoder's output.
+    `named_variables`: its weights by their official names, whatever is added to a layer later.
+
+    Where `tie_word_embeddings`, the head's matrix is a copy of the embedding, transposed: loading, `initialize` and
+    training keep it so.
     """
+
+    named_variables: dict[str, tf.Variable]
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         # Past bert4keras's T5, which would build its own encoder and decoder, to its base.
@@ -216,6 +224,21 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
         kwargs["layers"] = self.layers
         self._encoder = PegasusEncoder(**{**kwargs, "name": f"{self.name}_Encoder"})
         self._decoder = PegasusDecoder(**{**kwargs, "name": f"{self.name}_Decoder"})
+
+    def build(self, **kwargs: Any) -> None:
+        """Build encoder, decoder and model."""
+        super().build(**kwargs)
+        self.named_variables = name_variables(self)
+
+    @property
+    def trainable(self) -> list[tf.Variable]:
+        """Return the variables that training changes by their gradient, in the model's order.
+
+        They are those of all layers that are not frozen (`layer.trainable = False`), but for the matrix of a tied head,
+        which goes with the embedding.
+        """
+        follower = self.named_variables[HEAD] if self.config.tie_word_embeddings else None
+        return [variable for variable in self.model.trainable_variables if variable is not follower]
 
 
 def recompute_activations(t5: PegasusT5) -> None:
@@ -272,6 +295,23 @@ def build_model(
     else:
         load_weights(t5, weights)
     return t5
+
+
+def network_of(t5: Any) -> Network:
+    """Return the description and the weights of a bert4keras T5 1.1, ours or stock: what engines run."""
+    decoder, table = t5._decoder, t5.layers["Decoder-Embedding-Relative-Position"]
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = (
+        t5.config
+        if isinstance(t5, PegasusT5)
+        else ModelConfig(
+            **{name: getattr(decoder, name) for name in (*names, "attention_head_size", "cross_position_bias")},
+            hidden_act=tuple(decoder.hidden_act),
+            relative_attention_num_buckets=table.input_dim,
+            relative_attention_max_distance=table.max_distance,
+        )
+    )
+    return Network(describe_t5(config), named_variables(t5), t5.layers["Embedding-Token"].compute_dtype)
 
 
 def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
@@ -334,4 +374,4 @@ def initialize(t5: PegasusT5) -> None:
     # The head begins as the embedding, the two being one matrix in the first T5: a model that learns to find a token
     # of the source can then write it, also one that no title of the training data has. bert4keras's factor of
     # hidden_size ** -0.5 before the head keeps the logits' variance at 1.
-    variables["decoder/logits/kernel"].assign(tf.transpose(variables["shared/embedding"]))
+    variables[HEAD].assign(tf.transpose(variables[EMBEDDING]))

@@ -88,5 +88,5 @@ def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay)
     )
     if config.mixed_precision == "float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(t5.model.trainable_variables)
+    optimizer.build(t5.trainable)
     return optimizer
