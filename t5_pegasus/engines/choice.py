@@ -9,7 +9,7 @@ from typing import Any
 
 from ..decoding.search import BatchDecoder
 from ..errors import OptionError
-from ..locations import find_weights, is_exported
+from ..locations import Weights, find_weights, is_exported
 from ..text.tokenizer import PegasusTokenizer
 
 
@@ -62,7 +62,7 @@ def make_decoder(t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> 
 
 def load_decoder(
     model_dir: Path,
-    weights: str | Path | None,
+    weights: str | Path | Weights | None,
     engine: str,
     tokenizer: PegasusTokenizer,
     output_dir: str | Path,

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..config import DataConfig, GenerationConfig
+from ..config import GenerationConfig
+from ..decoding.options import DataConfig
 from ..decoding.search import Candidate
 from ..errors import OptionError
 from ..title import AutoTitle, Hypothesis

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from ..files import read_lines
 from .characters import normalize
+from .lines import read_lines
 
 _MOST_FREQUENT = 10**12  # of a user word, in rjieba; the whole of its own dictionary comes to 6 * 10**7
 

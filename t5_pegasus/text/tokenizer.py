@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import DataError, OptionError
-from ..files import read_lines
 from .characters import SPACING, is_latin, normalize
+from .lines import read_lines
 from .segmentation import Cut, make_cut, read_user_dict
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"

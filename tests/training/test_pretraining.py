@@ -14,13 +14,13 @@ import finetune
 import pretrain
 import pretrain_data
 from t5_pegasus import build_model
-from t5_pegasus.config import PretrainingConfig
 from t5_pegasus.data.shards import open_shards
 from t5_pegasus.errors import CheckpointError, DataError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras, tf
 from t5_pegasus.training import pretraining
 from t5_pegasus.training.batches import bucket_batches
+from t5_pegasus.training.options import PretrainingConfig
 from t5_pegasus.training.pairs import EncodedPairs
 from t5_pegasus.training.pretraining import Pretrainer, batch_stream
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from t5_pegasus import PegasusTokenizer, build_model, training
-from t5_pegasus.config import DataConfig, PretrainingConfig, TrainingConfig
 from t5_pegasus.data.examples import Example
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import CheckpointError, DataError, OptionError, PegasusError
 from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
 from t5_pegasus.networks import checkpoints
@@ -23,6 +23,7 @@ from t5_pegasus.training import finetuning
 from t5_pegasus.training.batches import Batch
 from t5_pegasus.training.loss import head_loss
 from t5_pegasus.training.optimizer import AdamW, WarmupLinearDecay, make_optimizer, usual_rate
+from t5_pegasus.training.options import PretrainingConfig, TrainingConfig
 from t5_pegasus.training.pairs import EncodedPairs, load_part
 from t5_pegasus.training.step import TrainStep
 
@@ -515,7 +516,7 @@ def peak_memory_of_a_step(gradient_checkpointing):
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
-from t5_pegasus.config import TrainingConfig
+from t5_pegasus.training.options import TrainingConfig
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.training import build_for_training
 from t5_pegasus.training.optimizer import WarmupLinearDecay, make_optimizer
