@@ -42,20 +42,13 @@ def test_what_is_no_file_is_refused(tmp_path, name):
         open_text(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.txt", "中文".encode("gb18030")),
-        ("a.txt.gz", b"no gzip"),
-        ("a.txt.gz", gzip.compress(b"abc" * 100)[:-9]),
-        ("a.txt.gz", gzip.compress(os.urandom(99))[:20] + b"\xff" * 99),
-    ],
-    ids=["encoding", "not-gzip", "cut-short", "damaged"],
-)
-def test_a_file_that_cannot_be_read_to_its_end_is_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"^cannot read .*{name}: .+"):
-        read_lines(tmp_path / name)
+def test_case_of_a_name_makes_no_difference(tmp_path):
+    assert [file_suffix(name) for name in ("a.JSONL", "b/c.d.Txt.GZ", "e", ".gz")] == [".jsonl", ".txt", "", ""]
+    with atomic_text(tmp_path / "A.TXT.GZ") as file:
+        file.write(TEXT)
+    assert gzip.decompress((tmp_path / "A.TXT.GZ").read_bytes()) == TEXT.encode()
+    with open_text(tmp_path / "A.TXT.GZ") as file:
+        assert file.read() == TEXT
 
 
 def test_text_is_written_in_utf_8_with_plain_line_ends(tmp_path):

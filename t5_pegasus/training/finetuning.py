@@ -63,9 +63,7 @@ class Trainer:
     def __init__(
         self, t5: Any, tokenizer: PegasusTokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
     ) -> None:
-        self.t5, self.tokenizer, self.data = t5, tokenizer, data
-        # The rate is part of the plan that a resumed training must have too.
-        self.config = dataclasses.replace(config, learning_rate=config.peak_rate(t5.from_scratch))
+        self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
         self.output_dir = Path(output_dir)
         self.title = AutoTitle(t5, tokenizer)
 
@@ -88,7 +86,8 @@ class Trainer:
             return self._fit(train, valid, resume)
 
     def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:
-        config = self.config
+        # The rate is part of the plan, to which a resumed training is compared.
+        config = dataclasses.replace(self.config, learning_rate=self.config.peak_rate(self.t5.from_scratch))
         pairs = encode_pairs(self.tokenizer, train, self.data)
         plan = plan_of(pairs, config)
         check_alike({**plan, "resume": resume})

@@ -56,9 +56,7 @@ class Pretrainer:
     """
 
     def __init__(self, t5: Any, config: PretrainingConfig, output_dir: str | Path, model_dir: str | Path) -> None:
-        self.t5 = t5
-        # The rate is part of the plan that a resumed training must have too.
-        self.config = dataclasses.replace(config, learning_rate=config.peak_rate(t5.from_scratch))
+        self.t5, self.config = t5, config
         self.output_dir, self.model_dir = Path(output_dir), Path(model_dir)
 
     def fit(self, pairs: PairSource, resume: bool = False) -> list[Row]:
@@ -78,7 +76,8 @@ class Pretrainer:
             return self._fit(pairs, resume)
 
     def _fit(self, pairs: PairSource, resume: bool) -> list[Row]:
-        config = self.config
+        # The rate is part of the plan, to which a resumed training is compared.
+        config = dataclasses.replace(self.config, learning_rate=self.config.peak_rate(self.t5.from_scratch))
         plan = plan_of(pairs, config)
         check_alike({**plan, "resume": resume})
         schedule = WarmupLinearDecay(config.peak_rate(), config.warmup_steps, config.max_steps)

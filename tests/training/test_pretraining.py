@@ -335,6 +335,6 @@ def test_what_cannot_be_used_is_said(model_dir, tmp_path):
 
 def test_the_default_is_the_official_recipe():
     config = PretrainingConfig()
-    assert (config.learning_rate, config.warmup_steps, config.weight_decay) == (1e-4, 10_000, 0.01)
+    assert (config.peak_rate(), config.warmup_steps, config.weight_decay) == (1e-4, 10_000, 0.01)
     # 16 pairs of 384 + 128 tokens on each of 6 devices are the official batch of 96.
     assert config.batch_tokens // (384 + 128) * 6 == 96
