@@ -7,8 +7,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
 from t5_pegasus.data.examples import read_texts
+from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.files import atomic_text
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input_file", help="texts to read: .txt, .tsv, .csv, .json, .jsonl, .xlsx, also .gz")
     parser.add_argument("--output_file", help="file to write titles to, JSON lines if its name ends in .jsonl")
     parser.add_argument("--output_format", choices=tuple(FORMATS), help="overrides what the output file's name says")
-    cli.add_model_flags(parser)
+    cli.add_flags(parser, LoadConfig)
     cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text"))
     cli.add_flags(parser, GenerationConfig)
     flags = parser.parse_args(argv)
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is reported at once
 
-    title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
+    title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
     output_format = flags.output_format or (
         "jsonl" if str(flags.output_file).endswith((".jsonl", ".jsonl.gz")) else "text"
     )

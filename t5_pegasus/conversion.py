@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cli
-from .config import ModelConfig
+from .config import ModelConfig, require_at_least
 from .errors import OptionError
 from .locations import choose_model_dir
 from .networks.checkpoints import save_weights
@@ -25,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_dir", required=True, help="model directory to write; must not hold anything")
     parser.add_argument("--seed", type=int, default=0, help="of the rows of tokens that have no piece")
     flags = parser.parse_args(argv)
-    if flags.seed < 0:
-        raise OptionError(f"seed must be at least 0, got {flags.seed}")
+    require_at_least(flags, 0, "seed")
     output_dir = Path(flags.output_dir)
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
         raise OptionError(f"output_dir must be empty or not exist, got {output_dir}")

@@ -6,12 +6,21 @@ import io
 import itertools
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from .errors import DataError, OptionError
+
+
+def is_gzip(path: str | Path) -> bool:
+    """Tell by its name whether a file is compressed; case makes no difference."""
+    return str(path).lower().endswith(".gz")
+
+
+def file_suffix(path: str | Path) -> str:
+    """Return what a file's name ends in, in lower case and without .gz: `.jsonl` of `A.JSONL.GZ`."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
 
 
 def open_text(path: str | Path) -> io.TextIOWrapper:
@@ -22,20 +31,11 @@ def open_text(path: str | Path) -> io.TextIOWrapper:
     """
     path = Path(path)
     try:
-        if path.suffix == ".gz":
+        if is_gzip(path):
             return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig")
         return path.open(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """Return all lines of a file as `open_text` reads it. Raises DataError where it cannot be read to its end."""
-    try:
-        with open_text(path) as file:
-            return list(file)
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def check_target(path: str | Path) -> None:
@@ -110,7 +110,7 @@ def atomic_text(path: str | Path) -> Iterator[IO[str]]:
     with (
         atomic_path(path) as temporary,
         gzip.open(temporary, "wt", encoding="utf-8", newline="\n")
-        if Path(path).suffix == ".gz"
+        if is_gzip(path)
         else temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         yield file

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple, Self, overload
 
 import tqdm
 
-from .config import DataConfig, GenerationConfig
+from .config import GenerationConfig
 from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
+from .decoding.options import DataConfig
 from .decoding.search import Candidate, check_prefix
 from .engines.choice import check_engine, load_decoder, make_decoder
 from .errors import OptionError
+from .locations import Weights
 from .text.protocol import Tokenizer
 from .text.tokenizer import PegasusTokenizer
 
@@ -58,7 +60,7 @@ class AutoTitle:
     def load(
         cls,
         model_dir: str | Path,
-        weights: str | Path | None = None,
+        weights: str | Path | Weights | None = None,
         engine: str = "auto",
         user_dict: str | Path | None = None,
         output_dir: str | Path = ".",
@@ -68,8 +70,8 @@ class AutoTitle:
         Args:
             model_dir: holds config.json, vocab.txt and perhaps weights; or an exported model (see `export`), which
                 ONNX Runtime runs without TensorFlow.
-            weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
-                pretrained weights there (see `locations.find_weights`).
+            weights: a weights file, or a kind of `locations.Weights`; None takes `best_model.weights` of `output_dir`
+                or the model directory, or the pretrained weights there (see `locations.find_weights`).
             engine: a row of `engines.choice.ENGINES`; "auto" is keras if there is a GPU, else onnx, for which the
                 weights are exported once, beside them or to the user's cache (see `engines.onnx_cache`).
             user_dict: jieba user dictionary (see PegasusTokenizer).

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from t5_pegasus import AutoTitle, PegasusTokenizer, build_model
-from t5_pegasus.config import DataConfig, GenerationConfig, ModelConfig
+from t5_pegasus.config import GenerationConfig, ModelConfig
 from t5_pegasus.decoding.inputs import LONG_TEXT
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras

@@ -24,6 +24,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from ..config import require
 from ..errors import DataError, OptionError
 from ..files import temporary_folder
 from ..text.protocol import Tokenizer
@@ -63,8 +64,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: str | Path, tokenizer: str, pairs_per_shard: int = PAIRS_PER_SHARD) -> None:
-        if pairs_per_shard < 1:
-            raise OptionError(f"pairs_per_shard must be at least 1, got {pairs_per_shard}")
+        require(pairs_per_shard >= 1, "pairs_per_shard must be at least 1", pairs_per_shard)
         self.folder = Path(folder)
         check_shards_target(self.folder)
         self.manifest: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer}

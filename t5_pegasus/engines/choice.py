@@ -10,7 +10,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..decoding.search import BatchDecoder, Decoder
 from ..errors import OptionError
-from ..locations import find_weights, is_exported
+from ..locations import Weights, find_weights, is_exported
 from ..text.protocol import Tokenizer
 
 
@@ -78,7 +78,7 @@ def make_decoder(t5: Any, tokenizer: Tokenizer, engine: str = "auto") -> Decoder
 
 def load_decoder(
     model_dir: Path,
-    weights: str | Path | None,
+    weights: str | Path | Weights | None,
     engine: str,
     tokenizer: Tokenizer,
     output_dir: str | Path,

@@ -33,6 +33,8 @@ METRICS = {
     "rouge": Metric(rouge.NAMES, rouge.rouge, rouge.SIGNATURE),
     "bleu": Metric(bleu.NAMES, bleu.bleu, bleu.SIGNATURE),
 }
+# The names of all scores, in the order they are shown.
+SCORE_NAMES = tuple(name for metric in METRICS.values() for name in metric.names)
 
 
 def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

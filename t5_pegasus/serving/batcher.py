@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from ..config import DataConfig, GenerationConfig
+from ..config import GenerationConfig
 from ..decoding.inputs import NO_TEXT, Source
+from ..decoding.options import DataConfig
 from ..errors import OptionError
 from ..title import Answer, AutoTitle, Hypothesis
 from .errors import ServiceError

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import DataConfig, GenerationConfig, check_choices, option
+from ..config import GenerationConfig, check_choices, option
+from ..decoding.options import DataConfig
 from ..errors import OptionError
-from ..files import read_lines
 from ..locations import FINE_TUNED, choose_model_dir, find_weights, is_exported
+from ..text.lines import read_lines
 
 MEDIA_TYPES = ("application/json", "application/jsonlines", "text/plain")
 

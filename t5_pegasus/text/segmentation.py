@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from ..files import read_lines
 from .characters import normalize
+from .lines import read_lines
 
 _HIGHEST_FREQUENCY = 10**12  # of a user word, in rjieba; those of its own dictionary add up to 6 * 10**7
 

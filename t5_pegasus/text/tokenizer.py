@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import cast
 
 from ..errors import DataError, OptionError
-from ..files import read_lines
 from .characters import SPACING, is_latin, normalize
+from .lines import read_lines
 from .protocol import Encoded, Frame
 from .segmentation import Cut, make_cut, read_user_dict
 

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..config import DataConfig, require_only_with
+from ..config import require_only_with
 from ..data.examples import Example, read_examples
 from ..data.shards import open_shards
 from ..decoding.inputs import pad
+from ..decoding.options import DataConfig
 from ..errors import OptionError
 from ..text.protocol import Tokenizer
 from .batches import Batch

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import LearningConfig
 from ..errors import CheckpointError, OptionError, PegasusError
 from ..files import atomic_text
 from ..networks.backend import tf
 from .distribution import check_alike, is_chief
+from .options import LearningConfig
 from .pairs import PairSource
 
 Row = dict[str, float]

@@ -30,8 +30,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import serve
 from t5_pegasus import AutoTitle
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
 from t5_pegasus.decoding.inputs import Source
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.decoding.search import Candidate
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.errors import OptionError
@@ -949,7 +950,8 @@ def test_an_exported_model_is_served_without_tensorflow(exported_dir):
     code = f"""
 import sys
 from starlette.testclient import TestClient
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.serving.app import App
 from t5_pegasus.serving.options import Model, ServingConfig, make_service
 model = Model({str(exported_dir)!r}, None, "auto", None)

@@ -342,7 +342,7 @@ def test_only_special_tokens_are_left_out(tmp_path):
         ("[PAD]\n[UNK]\n的\n[CLS]\n的\n[SEP]\n".encode(), "vocab.txt:5: token '的' is also on line 3"),
         (b"[PAD]\n[UNK]\nx\n", r"vocab.txt lacks the special tokens \[CLS\] \[SEP\]$"),
         (b"", r"vocab.txt lacks the special tokens \[PAD\] "),
-        ("[PAD]\n的".encode("gb18030"), "cannot read .*vocab.txt: .*utf-8"),
+        ("[PAD]\n的".encode("gb18030"), "vocab.txt:2: not UTF-8"),
     ],
 )
 def test_a_vocabulary_that_cannot_be_used_is_refused(tmp_path, content, message):
@@ -358,7 +358,7 @@ def test_user_words_that_cannot_be_read_are_refused_at_once(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none.txt: No such file"):
         PegasusTokenizer(TINY, tmp_path / "none.txt")
     (tmp_path / "words.txt").write_bytes("模型".encode("gb18030"))
-    with pytest.raises(DataError, match=r"cannot read .*words.txt: .*utf-8"):
+    with pytest.raises(DataError, match=r"words.txt:1: not UTF-8"):
         PegasusTokenizer(TINY, tmp_path / "words.txt")
 
 
