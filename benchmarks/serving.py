@@ -26,7 +26,8 @@ import common
 import numpy as np
 
 from t5_pegasus import AutoTitle, cli, read_examples
-from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR, is_exported
+from t5_pegasus.engines.exported import is_exported
+from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
 
 SOURCE, TARGET = 128, 32  # tokens of a text and of its title, each of them exactly
 HOST = "127.0.0.1"

@@ -24,11 +24,6 @@ def pretrained_weights(model_dir: str | Path) -> Path | None:
     return None
 
 
-def is_exported(model_dir: str | Path) -> bool:
-    """Tell whether a directory is one of `t5_pegasus.export`, which has graphs in place of weights."""
-    return (Path(model_dir) / "decoder.onnx").is_file()
-
-
 def choose_model_dir(model_dir: str | Path | None) -> Path:
     """Return `model_dir` as a path; for None the base model if its weights are there, else, saying so, the tiny one.
 

@@ -1,12 +1,11 @@
 """Read the titles that are to be scored, from the files that hold them."""
 
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import open_text
+from ..files import READ_ERRORS, open_text, read_error
 
 
 def read_predictions(path: str | Path) -> list[str]:
@@ -23,8 +22,8 @@ def read_predictions(path: str | Path) -> list[str]:
     with open_text(path) as lines:
         try:
             return list(reader(lines))
-        except (DataError, OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-            raise DataError(f"cannot read {path}: {error}") from error
+        except (DataError, *READ_ERRORS) as error:
+            raise read_error(path, error) from error
 
 
 def _plain_titles(lines: Iterable[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ..config import check_choices, option, require_only_with
 from ..errors import DataError, OptionError
-from ..files import atomic_path, check_target, temporary_folder
+from ..files import atomic_folder, atomic_path, check_apart, check_target, only_writer, temporary_folder
 from ..locations import choose_model_dir
 from ..text.sentences import MIN_PIECES
 from ..text.tokenizer import MASK, PegasusTokenizer
@@ -123,8 +123,7 @@ def write_pairs(
     runner, output = runner or RunnerConfig(), Path(output_file).resolve()
     form = FORMATS[recipe.output.output_format]
     form.check(output)
-    if output.is_relative_to(Path(input_file).resolve()):
-        raise OptionError(f"output_file must not be the input_file or in it, got {output_file}")
+    check_apart("output_file", output_file, input_file=input_file)
     if runner.runner != "local" and str(input_file) != "-":
         input_file = Path(input_file).resolve()  # workers elsewhere have another working directory
     others = list[str]()
@@ -133,7 +132,7 @@ def write_pairs(
     require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
     if recipe.output.output_format == "tfrecord":
         recipe = _with_vocabulary(recipe)
-    with _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
+    with only_writer(output), _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
         blocks: Iterable[Block] = read_blocks(
             input_file, recipe.corpus.text_column, recipe.corpus.document_separator, runner.runner == "local"
         )
@@ -268,10 +267,8 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
             print(f"starting anew: {folder} was made with other options", file=sys.stderr)
             _remove(folder)
     if not folder.exists():
-        with temporary_folder(folder) as temporary:
-            (temporary / "new").mkdir()
-            (temporary / "new" / file.name).write_text(options, encoding="utf-8")
-            (temporary / "new").rename(folder)
+        with atomic_folder(folder) as temporary:
+            (temporary / file.name).write_text(options, encoding="utf-8")
     try:
         yield folder
     except BaseException:

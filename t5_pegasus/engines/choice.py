@@ -9,8 +9,9 @@ from typing import Any
 
 from ..decoding.search import BatchDecoder
 from ..errors import OptionError
-from ..locations import find_weights, is_exported
+from ..locations import find_weights
 from ..text.tokenizer import PegasusTokenizer
+from .exported import is_exported
 
 
 def _reference(t5: Any, tokenizer: PegasusTokenizer) -> Any:

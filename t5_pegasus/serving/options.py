@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import DataConfig, GenerationConfig, check_choices, option
+from ..engines.exported import is_exported
 from ..errors import OptionError
 from ..files import read_lines
-from ..locations import FINE_TUNED, choose_model_dir, find_weights, is_exported
+from ..locations import FINE_TUNED, choose_model_dir, find_weights
 
 MEDIA_TYPES = ("application/json", "application/jsonlines", "text/plain")
 

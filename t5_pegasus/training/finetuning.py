@@ -24,7 +24,7 @@ from .batches import Batch, pair_batches
 from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer, usual_rate
 from .pairs import PairSource, count_targets, encode_pairs, load_part
-from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "training_log.csv"
@@ -88,7 +88,8 @@ class Trainer:
                 f"got {self.config.metric_for_best_model}"
             )
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with one_line_errors(self.output_dir, "--batch_size, --max_source_length or --max_target_length"):
+        sizes = "--batch_size, --max_source_length or --max_target_length"
+        with only_run(self.output_dir / STATE_DIR), one_line_errors(self.output_dir, sizes):
             return self._fit(train, valid, resume)
 
     def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:
