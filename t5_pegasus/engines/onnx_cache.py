@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..config import ModelConfig
+from ..errors import CheckpointError
 from ..files import atomic_folder, only_writer, temporary_folder
 from .activations import approximates_gelu
-from .exported import CONFIG, FILES, GRAPHS, VOCABULARY
+from .exported import CONFIG, FILES, GRAPHS, VOCABULARY, check_export
 
 _HOUR = 3600
 _HASHES = "[0-9a-f]{16}-[0-9a-f]{16}"  # the name of an export: a hash of the weights, one of the model
@@ -81,7 +82,7 @@ def _first_writable(folders: Iterable[Path], name: str) -> Path | None:
 
 
 def _export(model_dir: Path, weights: Path, target: Path) -> None:
-    """Write the export, in place of one of which a file was deleted."""
+    """Write the export, in place of one that was damaged."""
     from ..networks.t5 import build_model
     from .onnx_export import write_export
 
@@ -116,8 +117,12 @@ def _hash(files: Iterable[Path], start: str = "") -> str:
 
 
 def _is_usable(export: Path) -> bool:
-    """Return whether all files of an export are there and can be read."""
-    return all(os.access(export / name, os.R_OK) for name in FILES)
+    """Return whether an export can be read and is as it was made."""
+    try:
+        check_export(export)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _tidy(folder: Path, weights_hash: str) -> None:

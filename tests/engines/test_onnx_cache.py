@@ -70,17 +70,19 @@ def test_one_file_of_weights_serves_several_model_directories(own_model, tmp_pat
     assert set((own_model / "model.safetensors.onnx").iterdir()) == exports
 
 
-def test_what_was_deleted_of_an_export_comes_back_and_what_is_not_ours_stays(own_model):
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 1000)], ids=["deleted", "cut-off"])
+def test_an_export_that_was_damaged_is_made_anew_and_what_is_not_ours_stays(own_model, damage):
     folder = own_model / "model.safetensors.onnx"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     target = cached_export(own_model, own_model / "model.safetensors")
-    (target / "decoder.onnx.data").unlink()
+    size = (target / "decoder.onnx.data").stat().st_size
+    damage(target / "decoder.onnx.data")
     for name in (f".{target.name.translate({ord('0'): '1'})}.0.tmp", f".{target.name}.lock"):
         (folder / name).mkdir()
         os.utime(folder / name, (0, 0))
     assert cached_export(own_model, own_model / "model.safetensors") == target
-    assert (target / "decoder.onnx.data").is_file()
+    assert (target / "decoder.onnx.data").stat().st_size == size
     assert {path.name for path in folder.iterdir()} == {"notes.txt", target.name}
 
 
