@@ -18,7 +18,7 @@ from t5_pegasus.data.predictions import read_predictions
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text, check_target
+from t5_pegasus.files import atomic_text, check_apart, check_target
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 from t5_pegasus.metrics import METRICS, average, corpus_bleu, score_each
 
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--skip_bad_lines cannot tell which --predictions to skip: mend the lines of --references")
     if flags.output_csv is not None:
         check_target(flags.output_csv)
+    inputs = {name: getattr(flags, name) for name in ("test_file", "predictions", "references")}
+    check_apart("output_csv", flags.output_csv, **inputs)
 
     pairs_file = flags.test_file if flags.references is None else flags.references
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)

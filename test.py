@@ -12,7 +12,7 @@ from t5_pegasus.data.examples import read_texts
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text
+from t5_pegasus.files import atomic_text, check_apart
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, GenerationConfig)
     flags = parser.parse_args(argv)
     data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
+    check_apart("output_file", flags.output_file, input_file=flags.input_file or DATA_DIR / "test.tsv")
     rows = list(find_texts(flags.text, flags.input_file, data.text_column))
     model_dir = choose_model_dir(flags.model_dir)
 

@@ -81,11 +81,6 @@ def _is_weights(path: Path) -> bool:
     return path.is_file() or Path(f"{path}.index").exists()
 
 
-def is_exported(model_dir: str | Path) -> bool:
-    """Tell whether a directory is an exported model, which has graphs instead of weights (`t5_pegasus.export`)."""
-    return (Path(model_dir) / "decoder.onnx").is_file()
-
-
 def choose_model_dir(model_dir: str | Path | None) -> Path:
     """Return `model_dir` as a path; for None the base model if its weights are there, else the tiny one, with a note.
 

@@ -10,7 +10,7 @@ import tqdm
 from . import cli
 from .data.documents import SEPARATORS, Document, read_documents
 from .errors import OptionError
-from .files import atomic_text, check_target
+from .files import atomic_text, check_apart, check_target
 from .text.segmentation import Cut, load_cut
 from .text.tokenizer import PegasusTokenizer, read_vocabulary
 from .text.words import Coverage, VocabularyConfig, build_vocabulary, count_words, measure_coverage
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.compare and not measured:
         raise OptionError("--compare needs a text to measure on: give --held_out_file or --input_file")
     check_target(flags.output_file)
+    inputs = {name: getattr(flags, name) for name in ("input_file", "held_out_file", "existing_vocab", "user_dict")}
+    check_apart("output_file", flags.output_file, **inputs)
     existing = [] if flags.existing_vocab is None else read_vocabulary(flags.existing_vocab)
     # Read before the long work, to find what is wrong with them.
     compared = {path: PegasusTokenizer(path, flags.user_dict) for path in flags.compare}

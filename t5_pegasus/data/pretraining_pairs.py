@@ -26,7 +26,16 @@ from tqdm import tqdm
 
 from ..config import check_choices, option, require_at_least, require_only_with
 from ..errors import DataError, OptionError
-from ..files import atomic_path, check_target, file_suffix, is_gzip, temporary_folder
+from ..files import (
+    atomic_folder,
+    atomic_path,
+    check_apart,
+    check_target,
+    file_suffix,
+    is_gzip,
+    only_writer,
+    temporary_folder,
+)
 from ..locations import choose_model_dir
 from ..text.sentences import MIN_PIECES
 from ..text.tokenizer import MASK, PegasusTokenizer
@@ -98,8 +107,7 @@ def write_pairs(
     is_remote = RUNNERS[runner.runner].is_remote
     form = FORMATS[recipe.output.output_format]
     form.check(output)
-    if output.is_relative_to(Path(input_file).resolve()):
-        raise OptionError(f"output_file must not be the input_file or in it, got {output_file}")
+    check_apart("output_file", output_file, input_file=input_file)
     if is_remote and str(input_file) != "-":
         input_file = Path(input_file).resolve()  # workers elsewhere have another working directory
     others = list[str]()
@@ -107,7 +115,7 @@ def write_pairs(
     is_text = any(file == "-" or file_suffix(file) == ".txt" for file in files)
     require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
     recipe = form.prepare(recipe)
-    with _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
+    with only_writer(output), _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
         blocks: Iterable[Block] = read_blocks(
             input_file, recipe.corpus.text_column, recipe.corpus.document_separator, not is_remote
         )
@@ -246,10 +254,8 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
             print(f"starting anew: {folder} was made with other options", file=sys.stderr)
             _remove(folder)
     if not folder.exists():
-        with temporary_folder(folder) as temporary:
-            (temporary / "new").mkdir()
-            (temporary / "new" / file.name).write_text(options, encoding="utf-8")
-            (temporary / "new").rename(folder)
+        with atomic_folder(folder) as temporary:
+            (temporary / file.name).write_text(options, encoding="utf-8")
     try:
         yield folder
     except BaseException:

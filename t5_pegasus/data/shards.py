@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from ..config import require
 from ..errors import DataError, OptionError
-from ..files import temporary_folder
+from ..files import atomic_folder
 from ..text.protocol import Tokenizer
 
 MANIFEST, INDEX = "manifest.json", "index.bin"
@@ -75,8 +75,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         """Open a temporary folder beside the one to write."""
         self._stack = contextlib.ExitStack()
-        self._temporary = self._stack.enter_context(temporary_folder(self.folder)) / "new"
-        self._temporary.mkdir()
+        self._temporary = self._stack.enter_context(atomic_folder(self.folder, check_shards_target))
         self._index = (self._temporary / INDEX).open("wb")
         self._shard: IO[bytes] | None = None
         return self
@@ -97,16 +96,17 @@ class ShardWriter:
         self._pairs[-1] += 1
         self._tokens = [total + length for total, length in zip(self._tokens, lengths, strict=True)]
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Publish the folder, or remove it after an exception."""
         with self._stack:
             self._index.close()
             if self._shard is not None:
                 self._shard.close()
-            if kind is None:
-                self._publish()
+            if error is not None:
+                raise error
+            self._write_manifest()
 
-    def _publish(self) -> None:
+    def _write_manifest(self) -> None:
         if not self._pairs:
             raise DataError(f"no pair to write to {self.folder}")
         shards = [
@@ -126,11 +126,6 @@ class ShardWriter:
         }
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
         (self._temporary / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
-        check_shards_target(self.folder)
-        # A folder cannot be renamed onto another: between these two lines there is none, but never half of one.
-        if self.folder.exists():
-            self.folder.rename(self._temporary.with_name("old"))
-        self._temporary.rename(self.folder)
 
 
 class Shards(Sequence[tuple[Ids, Ids]]):

@@ -10,8 +10,9 @@ from typing import Any
 from ..config import ModelConfig
 from ..decoding.search import BatchDecoder, Decoder
 from ..errors import OptionError
-from ..locations import Weights, find_weights, is_exported
+from ..locations import Weights, find_weights
 from ..text.protocol import Tokenizer
+from .exported import is_exported
 
 
 def _reference(t5: Any, tokenizer: Tokenizer) -> Decoder:

@@ -1,12 +1,11 @@
 """The lines of a text file, and the error for one that cannot be used: `file:line: reason`."""
 
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import open_text
+from ..files import READ_ERRORS, encoding_hint, open_text, read_error
 
 # What the error handler "surrogateescape" makes of a byte.
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
@@ -20,6 +19,14 @@ class LineError(Exception):
         return DataError(f"{name}:{line}: {self}")
 
 
+class EncodingError(LineError):
+    """That a line is not UTF-8: the error says what the file is instead, and how to convert it."""
+
+    def at(self, name: str | Path, line: int) -> DataError:
+        """Return the error for the user."""
+        return DataError(f"{name}:{line}: {encoding_hint(name)}")
+
+
 def iterate_lines(path: str | Path, newline: str | None = None) -> Iterator[str]:
     """Yield the lines of a file that `open_text` opens, with their ends; `newline` is that of `open`.
 
@@ -31,14 +38,14 @@ def iterate_lines(path: str | Path, newline: str | None = None) -> Iterator[str]
         file.reconfigure(errors="surrogateescape", newline=newline)
         try:
             yield from file
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"cannot read {path}: {error}") from error
+        except READ_ERRORS as error:
+            raise read_error(path, error) from error
 
 
 def check_utf8(line: str) -> str:
     """Return a line of `iterate_lines`; raises LineError if a byte of it is not UTF-8."""
     if _ESCAPED_BYTE.search(line):
-        raise LineError("not UTF-8, convert the file first")
+        raise EncodingError("not UTF-8, convert the file first")
     return line
 
 

@@ -26,7 +26,7 @@ from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .options import TrainingConfig
 from .pairs import PairSource, count_targets, encode_pairs, load_part
-from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "training_log.csv"
@@ -82,7 +82,8 @@ class Trainer:
                 f"training needs at least one pair to train and one to validate, got {len(train)}, {len(valid)}"
             )
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with one_line_errors(self.output_dir, "--batch_size, --max_source_length or --max_target_length"):
+        sizes = "--batch_size, --max_source_length or --max_target_length"
+        with only_run(self.output_dir / STATE_DIR), one_line_errors(self.output_dir, sizes):
             return self._fit(train, valid, resume)
 
     def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:

@@ -20,7 +20,7 @@ from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .options import PretrainingConfig
 from .pairs import PairSource, count_targets, load_part
-from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "pretraining_log.csv"
@@ -72,7 +72,7 @@ class Pretrainer:
         if not len(pairs):
             raise DataError("pretraining needs at least one pair, got 0")
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with one_line_errors(self.output_dir, "--batch_tokens"):
+        with only_run(self.output_dir / STATE_DIR), one_line_errors(self.output_dir, "--batch_tokens"):
             return self._fit(pairs, resume)
 
     def _fit(self, pairs: PairSource, resume: bool) -> list[Row]:

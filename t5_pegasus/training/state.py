@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, OptionError, PegasusError
-from ..files import atomic_text
+from ..files import atomic_text, only_writer
 from ..networks.backend import tf
 from .distribution import check_alike, is_chief
 from .options import LearningConfig
@@ -150,6 +150,14 @@ def write_log(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def only_run(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only run with a folder of checkpoints inside the `with`; of a run's processes the chief holds the lock.
+
+    Raises OptionError if another run is writing it.
+    """
+    return only_writer(folder) if is_chief() else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
