@@ -15,7 +15,7 @@ from t5_pegasus.serving.options import ServingConfig, find_model, make_service, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop by SIGTERM or Ctrl-C; everything accepted by then is answered."""
+    """Serve until SIGTERM or Ctrl-C; everything accepted by then is answered."""
     parser = cli.make_parser("Serve titles over HTTP, as a SageMaker container and with a page at /.")
     cli.add_flags(parser, LoadConfig, ServingConfig)
     cli.add_flags(parser, DataConfig, only=("max_source_length", "long_text"))

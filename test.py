@@ -12,7 +12,7 @@ from t5_pegasus.data.examples import read_texts
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text, check_apart
+from t5_pegasus.files import atomic_text, check_apart, file_suffix
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is reported at once
 
     title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
-    output_format = flags.output_format or (
-        "jsonl" if str(flags.output_file).endswith((".jsonl", ".jsonl.gz")) else "text"
-    )
+    output_format = flags.output_format or ("jsonl" if file_suffix(flags.output_file or "") == ".jsonl" else "text")
     # A bar is for many texts, and would run through titles that are printed on the same terminal.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
     answers = title.iterate([text for _, text in rows], generation, data, progress)
@@ -60,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def find_texts(text: str | None, input_file: str | None, text_column: str | None) -> Iterator[tuple[str, str]]:
     """Yield (id, text) of the text given, else of the file, else of standard input, else of the sample data.
 
-    Raises OptionError where two sources are given, DataError for a file that cannot be read.
+    Raises OptionError if two sources are given, DataError for a file that cannot be read.
     """
     if text is not None and input_file is not None:
         raise OptionError("give a text or --input_file, not both")

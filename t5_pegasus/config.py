@@ -192,8 +192,8 @@ MOST_SAMPLES = 128
 class GenerationConfig(Options):
     """How titles are decoded, under Hugging Face's names. Lengths are in generated tokens, the final [SEP] counted.
 
-    A title's score is `sum(log_probs) / length ** length_penalty`, where the log-probabilities are the model's own but
-    for what `repetition_penalty` and `diversity_penalty` take from them. Sampling draws from the distribution that
+    A title's score is `sum(log_probs) / length ** length_penalty`; the log-probabilities are the model's own, less
+    what `repetition_penalty` and `diversity_penalty` take from them. Sampling draws from the distribution that
     `temperature`, `top_k` and `top_p` leave, in this order; the score is what the model gives to what was drawn.
     """
 

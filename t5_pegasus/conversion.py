@@ -16,7 +16,7 @@ from .text.tokenizer import PegasusTokenizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a model directory that begins with the weights of mT5."""
+    """Write a model directory with the weights of mT5."""
     parser = cli.make_parser("Start a model from mT5, with the vocabulary of a model directory.")
     parser.add_argument("--mt5_weights", required=True, help="TensorFlow checkpoint or safetensors file of mT5")
     parser.add_argument("--mt5_vocab", required=True, help="spiece.model of mT5")

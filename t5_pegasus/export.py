@@ -17,7 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model_dir", help="config.json, vocab.txt and weights; the base or the tiny model if not given"
     )
-    parser.add_argument("--weights", help="weights to export; found in the usual places if not given")
+    parser.add_argument(
+        "--weights",
+        help="weights to export; if not given, what test.py would use",
+    )
     parser.add_argument("--output_dir", required=True, help="directory to make")
     cli.add_flags(parser, ExportConfig)
     flags = parser.parse_args(argv)

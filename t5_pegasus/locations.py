@@ -19,7 +19,7 @@ PRETRAINED = ("model.ckpt", "model.safetensors")
 
 
 class Weights(enum.Enum):
-    """Weights of a model by what they are, where no file is named (see `locate_weights`)."""
+    """Weights of a model by what they are, for when no file is named (see `locate_weights`)."""
 
     FINE_TUNED = "fine-tuned"  # best_model.weights of a run's directory, else of the model's
     PRETRAINED = "pretrained"  # model.ckpt or model.safetensors of the model's directory

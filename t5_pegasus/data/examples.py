@@ -1,7 +1,7 @@
 """Pairs to learn from and texts to give titles to, read from TSV, JSON, JSON Lines, CSV and XLSX, plain or .gz.
 
 A format is a generator of (line number from 1, record) and a row in `READERS`; finding the columns, checking the fields
-and counting what is left out is the same for all of them. Text is UTF-8, with or without a byte order mark. Rows are
+and counting what is left out are the same for all of them. Text is UTF-8, with or without a byte order mark. Rows are
 not held in memory, but for the text of a JSON list and the table of strings in an XLSX file.
 """
 
@@ -51,7 +51,7 @@ class Example:
 
 @dataclasses.dataclass(slots=True)
 class ReadCounts:
-    """What became of the rows that `read_examples` has met so far; one object may count over several files."""
+    """What became of the rows that `read_examples` has read so far; one object may count over several files."""
 
     examples: int = 0
     duplicates: int = 0
@@ -59,7 +59,7 @@ class ReadCounts:
     first_bad_line: str = ""
 
     def __str__(self) -> str:
-        """Return one line for the user; the first bad line stands in it as `file:line: reason`."""
+        """Return one line for the user, with the first bad line as `file:line: reason`."""
         parts = [f"examples: {self.examples}"]
         if self.duplicates:
             parts.append(f"duplicates dropped: {self.duplicates}")
@@ -81,16 +81,17 @@ def read_examples(
     counts: ReadCounts | None = None,
     keep_duplicates: bool = False,
 ) -> Iterator[Example]:
-    """Return an iterator over the pairs of a file, in order; the ending of its name tells the format.
+    """Return an iterator over the pairs of a file, in order; its name's suffix decides the format.
 
-    Columns that are not named are found by their usual names (`PAIRS`), in any case. TSV needs no header: its lines are
-    then title, tab, content. A pair that stood in the file before is dropped and counted, unless `keep_duplicates`.
-    `counts` is filled on the way; without it, one line on stderr says at the end what was left out, if anything was.
+    Columns that are not named are found by their usual names (`records.PAIRS`), in any case. TSV needs no header: its
+    lines are then title, tab, content. A pair that the file had before is dropped and counted, unless
+    `keep_duplicates`. `counts` is filled on the way; without it, one line on stderr says at the end what was left out,
+    if anything was.
 
     Raises DataError, as `file:line: reason`, for the first line that cannot be used (with `skip_bad_lines` it is
     counted instead): not JSON, not UTF-8, too many fields or too few, one empty, not text or with a NUL, a title equal
-    to its content. Raises DataError in any case where a file cannot be read, lacks the columns or holds no example, and
-    OptionError where both columns are one.
+    to its content. Raises DataError in any case if a file cannot be read, lacks the columns or holds no example, and
+    OptionError if both columns are one.
     """
     path = Path(path)
     if text_column and text_column == summary_column:
@@ -111,7 +112,7 @@ def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[tup
 
 
 def _reader(path: Path) -> Reader:
-    """Return the reader for a file's name; raises DataError now, not at the first row, where there is no such file."""
+    """Return the reader for a file's name; raises DataError now, not at the first row, if there is no such file."""
     reader = READERS.get(file_suffix(path))
     if reader is None:
         raise DataError(f"the name of a data file must end in {', '.join(READERS)}, or one of them and .gz, got {path}")
@@ -196,7 +197,7 @@ def _filled(row: dict[str, object], column: str) -> str:
 
 
 def _header(path: Path, line: int, cells: Sequence[str], sought: Sought) -> tuple[str, ...]:
-    """Return the names in a header; raises DataError where one stands twice or none of the alternatives is there."""
+    """Return the names in a header; raises DataError if one occurs twice or no alternative is complete."""
     names = tuple(cell.strip() for cell in cells)
     try:
         choose_columns(names, sought)
@@ -245,7 +246,7 @@ def _read_txt(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
 def _read_tsv(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
     """Read fields between tabs, never quoted. The first line is a header if it names the columns sought.
 
-    Blank lines are passed over, except in a file of one column, where they are empty texts.
+    Blank lines are skipped, except in a file of one column: there they are empty texts.
     """
     names: tuple[str, ...] = ()
     for number, line in _utf8_lines(path):
@@ -265,7 +266,7 @@ def _read_tsv(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
 
 
 def _read_csv(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
-    """Read comma-separated fields below a header, quoted as spreadsheets do it; empty lines are passed over."""
+    """Read comma-separated fields below a header, quoted as spreadsheets do it; empty lines are skipped."""
     return _below_header(path, _csv_rows(path), sought)
 
 
@@ -290,7 +291,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str] | LineError]]:
 
 
 def _read_xlsx(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
-    """Read the first sheet, below a header; numbers and dates become text, empty rows are passed over."""
+    """Read the first sheet, below a header; numbers and dates become text, empty rows are skipped."""
     return _below_header(path, _xlsx_rows(path), sought)
 
 
@@ -316,13 +317,13 @@ def _sheet(path: Path) -> Iterator[tuple[object, ...]]:
             # Some programs write a sheet's size wrongly, and its columns would be cut to that.
             sheet.reset_dimensions()
             yield from sheet.iter_rows(values_only=True)
-        # A damaged file brings out whatever the zip, XML and openpyxl's own code happen to raise.
+        # A damaged file makes the zip, XML or openpyxl's own code raise almost anything.
         except Exception as error:
             raise DataError(f"cannot read {path} as XLSX: {error}") from error
 
 
 def _read_jsonl(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
-    """Read a JSON object a line; blank lines are passed over."""
+    """Read a JSON object a line; blank lines are skipped."""
     for number, line in enumerate(iterate_lines(path, newline="\n"), 1):
         if line.strip():
             yield number, _parsed(line)
@@ -342,7 +343,7 @@ def _read_json(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
 
 
 def _json_list(path: Path) -> Iterator[tuple[int, Record]]:
-    """Decode item after item, for the line that each begins at; raises DataError where it cannot tell the next item."""
+    """Decode item after item, so that each has a line number; raises DataError if the next item cannot be found."""
     text = "".join(iterate_lines(path, newline="\n"))
     decode = json.JSONDecoder().raw_decode
     line, position = 1, 0

@@ -32,7 +32,7 @@ from ..text.protocol import Tokenizer
 MANIFEST, INDEX = "manifest.json", "index.bin"
 VERSION = 1
 PAIRS_PER_SHARD = 100_000
-# A row a pair: where its record starts in its shard, in bytes, and its tokens, [CLS] and [SEP] counted.
+# A row a pair: the offset of its record in its shard, in bytes, and its tokens, [CLS] and [SEP] counted.
 INDEX_ROW = np.dtype([("offset", "<i8"), ("lengths", "<i4", (2,))])
 
 _HEADER = struct.Struct("<QI")  # length of the data, its checksum; after the data stands the checksum of the data
@@ -60,7 +60,7 @@ class ShardWriter:
         pairs_per_shard: pairs in a file, but for the last.
 
     `manifest` takes further values for manifest.json, until the block ends. Memory does not grow with the pairs. Raises
-    OptionError where `folder` is something else than shards or an empty folder, DataError where no pair was added.
+    OptionError if `folder` is something else than shards or an empty folder, DataError if no pair was added.
     """
 
     def __init__(self, folder: str | Path, tokenizer: str, pairs_per_shard: int = PAIRS_PER_SHARD) -> None:
@@ -129,7 +129,7 @@ class ShardWriter:
 
 
 class Shards(Sequence[tuple[Ids, Ids]]):
-    """The pairs of a folder of shards, read where they stand; made by `open_shards`.
+    """The pairs of a folder of shards, read when they are asked for; made by `open_shards`.
 
     Attributes:
         manifest: what manifest.json says.
@@ -217,7 +217,7 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
 
 
 def check_shards_target(folder: Path) -> None:
-    """Raise OptionError where no folder of shards can be written without loss of something else."""
+    """Raise OptionError if a folder of shards would replace something else."""
     is_folder = folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
     if folder.exists() and not is_folder:
         raise OptionError(f"shards are written to a new folder, or in place of shards, got {folder}")

@@ -1,4 +1,4 @@
-"""Fine-tuning: the loop over epochs, the scores after each, and going on after a stop."""
+"""Fine-tuning: the loop over epochs, the scores after each, and resuming after a stop."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ STATE_DIR = "training_state"
 def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: int) -> list[list[Batch]]:
     """Return the batches of each step of an epoch.
 
-    The order depends on seed and epoch alone, so that a resumed training sees what an uninterrupted one would.
+    The order depends on seed and epoch alone, so that a resumed training sees what an uninterrupted one sees.
     """
     random = np.random.default_rng((config.seed, epoch))
     batches = pair_batches(
@@ -54,10 +54,10 @@ class Trainer:
 
     Args:
         t5: a model that gives logits (`build_model(..., with_lm="linear")`), built under `precision(...)`, and inside
-            `distributed(...)`, where everything else is to be done too.
+            `distributed(...)`, as is everything else.
         tokenizer: of the model's vocabulary.
         config, data: options.
-        output_dir: where files go; made if missing.
+        output_dir: the folder to write to; made if missing.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pretraining: the loop over steps, checkpoints on the way, and going on where it stopped."""
+"""Pretraining: the loop over steps, checkpoints on the way, and resuming from the last."""
 
 import dataclasses
 import functools
@@ -49,9 +49,9 @@ class Pretrainer:
 
     Args:
         t5: a model that gives logits (`build_model(..., with_lm="linear")`), built under `precision(...)`, and inside
-            `distributed(...)`, where everything else is to be done too.
+            `distributed(...)`, as is everything else.
         config: options.
-        output_dir: where files go; made if missing.
+        output_dir: the folder to write to; made if missing.
         model_dir: its config.json and vocab.txt are copied there.
     """
 

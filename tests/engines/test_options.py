@@ -16,9 +16,7 @@ def parse(*flags):
     return cli.config_from(parser.parse_args(flags), LoadConfig)
 
 
-def test_engines_are_the_rows_of_their_table():
-    for name in ("auto", *ENGINES):
-        assert parse("--engine", name).engine == name
+def test_an_engine_that_there_is_not_is_refused():
     with pytest.raises(OptionError, match="invalid choice: 'tpu'"):
         parse("--engine", "tpu")
     with pytest.raises(OptionError, match=rf"^engine must be one of auto, {', '.join(ENGINES)}, got tpu$"):
