@@ -13,12 +13,12 @@ from pathlib import Path
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.data.examples import Example, read_examples
+from t5_pegasus.data.predictions import read_predictions
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.examples import Example, read_examples
 from t5_pegasus.files import atomic_text, check_target
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 from t5_pegasus.metrics import METRICS, average, corpus_bleu, score_each
-from t5_pegasus.metrics.predictions import read_predictions
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, TrainingConfig
-from t5_pegasus.examples import read_examples
+from t5_pegasus.data.examples import read_examples
 from t5_pegasus.locations import DATA_DIR, FINE_TUNED, choose_model_dir, pretrained_weights
 
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 
     # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
-    from t5_pegasus.tokenizer import PegasusTokenizer
+    from t5_pegasus.text.tokenizer import PegasusTokenizer
     from t5_pegasus.training import Trainer, build_for_training, distributed, usual_rate
 
     weights = flags.weights or pretrained_weights(model_dir)

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"starting from {flags.mt5_weights or weights or 'random weights'}", flush=True)
 
     # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
-    from t5_pegasus.conversion import load_mt5
-    from t5_pegasus.tokenizer import PegasusTokenizer
+    from t5_pegasus.networks.mt5 import load_mt5
+    from t5_pegasus.text.tokenizer import PegasusTokenizer
     from t5_pegasus.training import Pretrainer, build_for_training, distributed, open_pairs
 
     tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)

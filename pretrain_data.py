@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from t5_pegasus.cleaning import CleaningConfig
 from t5_pegasus.cli import add_flags, config_from, make_parser, run
-from t5_pegasus.gap_sentences import GapSentenceConfig
+from t5_pegasus.data.cleaning import CleaningConfig
+from t5_pegasus.data.gap_sentences import GapSentenceConfig
+from t5_pegasus.data.pretraining_pairs import CorpusConfig, OutputConfig, Recipe, told, write_pairs
+from t5_pegasus.data.runners import RunnerConfig
 from t5_pegasus.locations import DATA_DIR
-from t5_pegasus.pretraining_data import CorpusConfig, OutputConfig, Recipe, told, write_pairs
-from t5_pegasus.runners import RunnerConfig
 
 CONFIGS: tuple[Any, ...] = (CorpusConfig, CleaningConfig, GapSentenceConfig, OutputConfig)
 

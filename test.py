@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.data.examples import read_texts
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.examples import read_texts
 from t5_pegasus.files import atomic_text
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 

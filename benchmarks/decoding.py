@@ -36,10 +36,10 @@ from decoding_summary import Cell, print_tables, summarize
 
 from t5_pegasus import cli
 from t5_pegasus.config import ModelConfig
+from t5_pegasus.data.examples import read_examples
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.examples import read_examples
 from t5_pegasus.files import atomic_text
-from t5_pegasus.locations import DATA_DIR, ROOT
+from t5_pegasus.locations import DATA_DIR, PACKAGE, ROOT
 
 WORKER = Path(decoding_worker.__file__)
 PEERS_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
@@ -72,7 +72,7 @@ PEER_PACKAGES = {
     "CTranslate2 int8": ["ctranslate2", "transformers"],
 }
 # A change in these is a change of what our sides do.
-OUR_CODE = ("engines/*.py", "export.py", "search.py", "logits.py")
+OUR_CODE = ("engines/*.py", "decoding/*.py")
 
 
 class Task(NamedTuple):
@@ -475,8 +475,11 @@ class Bench:
 
 def code_print() -> str:
     """Return a hash of the code that our figures depend on."""
-    files = sorted(path for pattern in OUR_CODE for path in (ROOT / "t5_pegasus").glob(pattern))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    files = [sorted(PACKAGE.glob(pattern)) for pattern in OUR_CODE]
+    for pattern, found in zip(OUR_CODE, files, strict=True):
+        if not found:  # moved code would drop out unnoticed
+            raise DataError(f"no file of {PACKAGE.name} is {pattern}")
+    return hashlib.sha256(b"".join(path.read_bytes() for found in files for path in found)).hexdigest()[:16]
 
 
 def machine() -> dict[str, Any]:

@@ -222,7 +222,7 @@ class Ours(Side):
     def decode(self, sources: list[list[int]], new_tokens: int, beams: int) -> dict[str, Any]:
         """See `Side`; `steps` are the seconds of each step."""
         from t5_pegasus.config import GenerationConfig
-        from t5_pegasus.search import BatchDecoder
+        from t5_pegasus.decoding.search import BatchDecoder
 
         engine, stamps = self.engine, [0.0]
 
@@ -307,9 +307,9 @@ def peer_dir(work_dir: Path, size: str, name: str) -> Path:
 
 def random_model(size: str) -> Any:
     """Return our model with random weights."""
-    from t5_pegasus.backend import keras
     from t5_pegasus.config import ModelConfig
-    from t5_pegasus.model import build_from_config, initialize
+    from t5_pegasus.networks.backend import keras
+    from t5_pegasus.networks.t5 import build_from_config, initialize
 
     keras.utils.set_random_seed(1)
     t5 = build_from_config(ModelConfig.load(model_dir(size)))
@@ -324,7 +324,7 @@ def token_name(number: int) -> str:
 
 def prepare_ours(work_dir: Path, size: str, vocab_file: str) -> None:
     """Export the model in both precisions. Without the official vocabulary one of made-up words stands in for it."""
-    from t5_pegasus.export import export_model
+    from t5_pegasus.engines.onnx_export import export_model
 
     t5 = random_model(size)
     folder = work_dir / f"ours_{size}"

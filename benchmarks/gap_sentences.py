@@ -22,10 +22,10 @@ from common import make_parser, median_seconds, print_table, public_data, report
 from rapidfuzz.distance import LCSseq
 
 from t5_pegasus.cli import run
-from t5_pegasus.corpus import read_documents
-from t5_pegasus.gap_sentences import CHARS_PER_TOKEN, pseudo_summary
+from t5_pegasus.data.documents import read_documents
+from t5_pegasus.data.gap_sentences import CHARS_PER_TOKEN, pseudo_summary
 from t5_pegasus.locations import DATA_DIR, ROOT
-from t5_pegasus.sentences import gather_chunks, split_pieces
+from t5_pegasus.text.sentences import gather_chunks, split_pieces
 
 # A run of pretrain_data.py that tells the most memory, in kilobytes, that it and the largest of its workers held
 # Its own is VmHWM, since ru_maxrss counts what the process that started it held.

@@ -14,7 +14,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge import Rouge
 
 from t5_pegasus.cli import run
-from t5_pegasus.examples import read_examples
+from t5_pegasus.data.examples import read_examples
 from t5_pegasus.locations import DATA_DIR
 from t5_pegasus.metrics import average, score_each
 

@@ -73,8 +73,8 @@ def random_model(size: str, quantize: str) -> Path:
     if is_exported(folder):
         return folder
     from t5_pegasus.config import ModelConfig
-    from t5_pegasus.export import export_model
-    from t5_pegasus.model import build_from_config, initialize
+    from t5_pegasus.engines.onnx_export import export_model
+    from t5_pegasus.networks.t5 import build_from_config, initialize
 
     t5 = build_from_config(ModelConfig.load(ROOT / f"chinese_t5_pegasus_{size}"))
     initialize(t5)

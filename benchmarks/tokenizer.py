@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import jieba
 from common import make_parser, median_seconds, print_table, public_data, report
 
-from t5_pegasus.backend import bert4keras
 from t5_pegasus.cli import run
 from t5_pegasus.locations import DATA_DIR, TINY_MODEL_DIR
-from t5_pegasus.tokenizer import PegasusTokenizer
+from t5_pegasus.networks.backend import bert4keras
+from t5_pegasus.text.tokenizer import PegasusTokenizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:

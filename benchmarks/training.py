@@ -22,10 +22,10 @@ import common
 import numpy as np
 
 from t5_pegasus import cli
+from t5_pegasus.data.examples import read_examples
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.examples import read_examples
 from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
-from t5_pegasus.tokenizer import PegasusTokenizer
+from t5_pegasus.text.tokenizer import PegasusTokenizer
 
 WORKER = Path(__file__).resolve().parent / "training_worker.py"
 MODEL = {

@@ -52,7 +52,7 @@ def ours(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], float]
     import functools
 
     from t5_pegasus.config import ModelConfig, TrainingConfig
-    from t5_pegasus.model import build_from_config, initialize
+    from t5_pegasus.networks.t5 import build_from_config, initialize
     from t5_pegasus.training import EncodedPairs
     from t5_pegasus.training.finetuning import epoch_steps
     from t5_pegasus.training.optimizer import WarmupLinearDecay, make_optimizer
@@ -175,7 +175,7 @@ def main() -> None:
             importlib.import_module("transformers")
             torch.ones((64, 64)) @ torch.ones((64, 64))
         else:
-            from t5_pegasus.backend import tf
+            from t5_pegasus.networks.backend import tf
 
             tf.ones((64, 64)) @ tf.ones((64, 64))
         imported = megabytes()

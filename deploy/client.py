@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from t5_pegasus import cli
 from t5_pegasus.config import GenerationConfig
+from t5_pegasus.data.examples import read_texts
 from t5_pegasus.errors import DataError, OptionError, PegasusError
-from t5_pegasus.examples import read_texts
 from t5_pegasus.files import read_lines
 
 _LOCAL = "http://127.0.0.1:8080"

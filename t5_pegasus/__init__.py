@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .examples import read_examples
-    from .gap_sentences import pseudo_summary
+    from .data.examples import read_examples
+    from .data.gap_sentences import pseudo_summary
     from .metrics import score
-    from .model import build_model
+    from .networks.t5 import build_model
+    from .text.tokenizer import PegasusTokenizer
     from .title import AutoTitle
-    from .tokenizer import PegasusTokenizer
 
 _MODULES = {
     "AutoTitle": "title",
-    "PegasusTokenizer": "tokenizer",
-    "build_model": "model",
-    "pseudo_summary": "gap_sentences",
-    "read_examples": "examples",
+    "PegasusTokenizer": "text.tokenizer",
+    "build_model": "networks.t5",
+    "pseudo_summary": "data.gap_sentences",
+    "read_examples": "data.examples",
     "score": "metrics",
 }
 __all__ = ["AutoTitle", "PegasusTokenizer", "build_model", "pseudo_summary", "read_examples", "score"]

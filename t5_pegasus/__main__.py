@@ -47,7 +47,7 @@ def check(lock: Path = LOCK) -> tuple[list[str], list[str]]:
             wrong.append(f"{package} is {version}, tested with {expected}; run `make clean install`")
     if not wrong:
         try:
-            from . import backend, model  # noqa: F401  the import is the test
+            from .networks import backend, t5  # noqa: F401  the import is the test
 
             gpus = len(backend.tf.config.list_physical_devices("GPU"))
             found.append(f"{gpus} GPUs" if gpus else "no GPU: everything runs on the CPU")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from .errors import CheckpointError, OptionError
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
 DATA_DIR = ROOT / "data"
 BASE_MODEL_DIR = ROOT / "chinese_t5_pegasus_base"
 TINY_MODEL_DIR = ROOT / "chinese_t5_pegasus_tiny"

@@ -1,21 +1,17 @@
 """AutoTitle: texts in, titles out. The one object most users hold."""
 
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import tqdm
 
-from .batching import budget_batches
 from .config import DataConfig, GenerationConfig
+from .decoding.inputs import LONG_TEXT, budget_batches
+from .decoding.search import check_prefix
+from .engines.choice import check_engine, load_decoder, make_decoder
 from .errors import OptionError
-from .locations import find_weights, is_exported
-from .long_text import LONG_TEXT
-from .search import BatchDecoder, check_prefix
-from .tokenizer import PegasusTokenizer
+from .text.tokenizer import PegasusTokenizer
 
 
 class Hypothesis(NamedTuple):
@@ -24,55 +20,6 @@ class Hypothesis(NamedTuple):
     text: str
     score: float
     ids: tuple[int, ...]
-
-
-def _reference(t5: Any, tokenizer: PegasusTokenizer) -> Any:
-    from .reference import ReferenceDecoder
-
-    return ReferenceDecoder(t5, tokenizer.start_id, tokenizer.end_id)
-
-
-def _keras(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
-    from .engines.keras import KerasEngine
-
-    return BatchDecoder(KerasEngine(t5), tokenizer.start_id, tokenizer.end_id)
-
-
-def _onnx(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
-    from .export import export_model
-
-    with tempfile.TemporaryDirectory() as folder:
-        export_model(t5, tokenizer.vocab_file, Path(folder) / "model")
-        return _exported(Path(folder) / "model", tokenizer)
-
-
-def _exported(model_dir: Path, tokenizer: PegasusTokenizer) -> BatchDecoder:
-    from .engines.onnx import OnnxEngine
-
-    return BatchDecoder(OnnxEngine(model_dir), tokenizer.start_id, tokenizer.end_id)
-
-
-# What finds the titles of a model in memory: something with `search_batch(sources, config)`. The packages behind a row
-# are imported when it is chosen: an exported model needs no TensorFlow.
-ENGINES: dict[str, Callable[[Any, PegasusTokenizer], Any]] = {
-    "keras": _keras,
-    "onnx": _onnx,
-    "reference": _reference,
-}
-
-
-def _check_engine(engine: str) -> None:
-    if engine not in ("auto", *ENGINES):
-        raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
-
-
-def _choose_engine() -> str:
-    """Return "keras" where TensorFlow has a GPU, else "onnx"."""
-    if shutil.which("nvidia-smi") is None:
-        return "onnx"  # without waiting for TensorFlow, which takes seconds to import
-    from .backend import tf
-
-    return "keras" if tf.config.list_physical_devices("GPU") else "onnx"
 
 
 # Texts that are sorted by length and decoded before the first of them is handed out.
@@ -85,7 +32,7 @@ class AutoTitle:
     Args:
         t5: a bert4keras T5 object, as `build_model` returns it.
         tokenizer: of the model's vocabulary.
-        engine: a row of ENGINES; "auto" is keras.
+        engine: a row of `engines.choice.ENGINES`; "auto" is keras.
 
     Example:
         >>> title = AutoTitle.load("chinese_t5_pegasus_tiny")
@@ -94,11 +41,7 @@ class AutoTitle:
     """
 
     def __init__(self, t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> None:
-        _check_engine(engine)
-        self._set_up(ENGINES["keras" if engine == "auto" else engine](t5, tokenizer), tokenizer)
-
-    def _set_up(self, decoder: Any, tokenizer: PegasusTokenizer) -> None:
-        self.decoder, self.tokenizer = decoder, tokenizer
+        self.decoder, self.tokenizer = make_decoder(t5, tokenizer, engine), tokenizer
 
     @classmethod
     def load(
@@ -116,39 +59,18 @@ class AutoTitle:
                 run by ONNX Runtime without TensorFlow.
             weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
                 pretrained weights there (see `locations.find_weights`).
-            engine: a row of ENGINES; "auto" is keras where there is a GPU, else onnx, for which the weights are
-                exported once, beside them or in the user's cache (see `onnx_cache`).
+            engine: a row of `engines.choice.ENGINES`; "auto" is keras where there is a GPU, else onnx, for which the
+                weights are exported once, beside them or in the user's cache (see `engines.onnx_cache`).
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
 
         Raises CheckpointError where there are no weights or they do not fit, DataError for a malformed directory,
         OptionError for an engine that the directory is not for.
         """
-        _check_engine(engine)  # here too, since a model takes seconds to build
-        model_dir = Path(model_dir)
-        tokenizer = PegasusTokenizer(model_dir / "vocab.txt", user_dict)
-        if is_exported(model_dir):
-            if weights is not None or engine not in ("auto", "onnx"):
-                raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
-            return cls._of_exported(model_dir, tokenizer)
-        weights = find_weights(model_dir, weights, output_dir)
-        chosen = _choose_engine() if engine == "auto" else engine
-        if chosen == "onnx":
-            from .onnx_cache import cached_export
-
-            exported = cached_export(model_dir, weights)
-            if exported is not None:
-                return cls._of_exported(exported, tokenizer)
-            chosen = "keras" if engine == "auto" else engine
-            print(f"using engine {chosen} on the model in memory", file=sys.stderr)
-        from .model import build_model
-
-        return cls(build_model(model_dir, weights), tokenizer, chosen)
-
-    @classmethod
-    def _of_exported(cls, model_dir: Path, tokenizer: PegasusTokenizer) -> Self:
+        check_engine(engine)  # here too, since a model takes seconds to build
         title = cls.__new__(cls)
-        title._set_up(_exported(model_dir, tokenizer), tokenizer)
+        title.tokenizer = PegasusTokenizer(Path(model_dir) / "vocab.txt", user_dict)
+        title.decoder = load_decoder(Path(model_dir), weights, engine, title.tokenizer, output_dir)
         return title
 
     @overload
@@ -186,9 +108,9 @@ class AutoTitle:
         Args:
             texts: texts of any length.
             max_source_length: tokens of a text that are read at once.
-            long_text: what is read of a longer one, a row of `long_text.LONG_TEXT`: its head ("truncate"), head and
-                tail ("head_tail"), or all of it in overlapping windows that the decoder sees joined ("window"). Texts
-                of which something is not read count in `tokenizer.num_truncated`.
+            long_text: what is read of a longer one, a row of `decoding.inputs.LONG_TEXT`: its head ("truncate"), head
+                and tail ("head_tail"), or all of it in overlapping windows that the decoder sees joined ("window").
+                Texts of which something is not read count in `tokenizer.num_truncated`.
             progress: show a bar on standard error.
             generation: fields of GenerationConfig, under any of their names.
         """

@@ -71,9 +71,9 @@ def trained_title(trained_dir):
 @pytest.fixture(scope="session")
 def random_t5():
     """Return a network of two layers and 300 tokens that gives logits; its weights are random, norms and biases too."""
-    from t5_pegasus.checkpoints import named_variables
     from t5_pegasus.config import ModelConfig
-    from t5_pegasus.model import build_from_config, initialize
+    from t5_pegasus.networks.checkpoints import named_variables
+    from t5_pegasus.networks.t5 import build_from_config, initialize
     from t5_pegasus.training import seed_everything
 
     config = ModelConfig(
@@ -99,7 +99,7 @@ def random_t5():
 @pytest.fixture(scope="session")
 def random_model_dir(random_t5, tmp_path_factory) -> Path:
     """Return a model directory of `random_t5`: config.json, vocab.txt and model.safetensors."""
-    from t5_pegasus.checkpoints import save_weights
+    from t5_pegasus.networks.checkpoints import save_weights
 
     folder = tmp_path_factory.mktemp("random_model")
     (folder / "config.json").write_text(json.dumps(random_t5.config.to_dict()), encoding="utf-8")

@@ -11,10 +11,10 @@ import pytest
 
 from t5_pegasus import cli
 from t5_pegasus.config import DataConfig, GenerationConfig, TrainingConfig
+from t5_pegasus.data.gap_sentences import GapSentenceConfig
 from t5_pegasus.errors import OptionError
-from t5_pegasus.gap_sentences import GapSentenceConfig
 from t5_pegasus.locations import ROOT
-from t5_pegasus.vocabulary import VocabularyConfig
+from t5_pegasus.text.words import VocabularyConfig
 
 CONFIGS = (DataConfig, GenerationConfig, TrainingConfig, GapSentenceConfig, VocabularyConfig)
 SCRIPTS = ("finetune.py", "test.py", "evaluation.py", "pretrain_data.py")

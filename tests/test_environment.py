@@ -62,8 +62,8 @@ def test_a_sound_installation_is_reported_with_every_version():
 @pytest.fixture
 def without_import(monkeypatch):
     """Keep `check` from importing TensorFlow: what it finds before that is what is tested."""
-    monkeypatch.setitem(sys.modules, "t5_pegasus.backend", None)
-    monkeypatch.delattr(t5_pegasus, "backend", raising=False)
+    monkeypatch.setitem(sys.modules, "t5_pegasus.networks.backend", None)
+    monkeypatch.delattr("t5_pegasus.networks.backend", raising=False)
 
 
 def test_other_versions_than_the_locked_are_told(tmp_path, without_import):

@@ -5,11 +5,11 @@ import itertools
 import pytest
 
 from t5_pegasus import AutoTitle, PegasusTokenizer, build_model
-from t5_pegasus.backend import bert4keras
 from t5_pegasus.config import ModelConfig
+from t5_pegasus.decoding.inputs import LONG_TEXT
 from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
-from t5_pegasus.long_text import LONG_TEXT
+from t5_pegasus.networks.backend import bert4keras
 
 
 def test_a_list_gets_the_titles_of_its_texts_in_order(trained_title, sample_pairs):

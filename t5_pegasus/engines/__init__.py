@@ -1,21 +1,5 @@
-"""Encoder and cached decoder step behind one protocol, `search.Engine`: a module for each runtime."""
+"""A network run step by step behind one protocol, `decoding.search.Engine`: a module for each runtime.
 
-from collections.abc import Sequence
-
-from ..errors import OptionError
-
-_TANH = {"gelu": False, "gelu_erf": False, "gelu_tanh": True}  # bert4keras's names: exact, or approximated by tanh
-
-
-def approximates_gelu(hidden_act: Sequence[str]) -> bool:
-    """Tell whether a model's gelu is the approximation by tanh.
-
-    Raises OptionError for activations that only the reference computes.
-    """
-    gate, linear = hidden_act
-    if gate not in _TANH or linear != "linear":
-        raise OptionError(
-            f"hidden_act must be {', '.join(_TANH)} and linear for engines keras and onnx, got {list(hidden_act)}; "
-            "take engine reference"
-        )
-    return _TANH[gate]
+A new runtime comes in here, and as a row in `choice.ENGINES`. `onnx` imports no TensorFlow, nor does `choice` until an
+engine that needs it is chosen.
+"""

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import tf
-from ..checkpoints import named_variables
-from ..logits import ALMOST_CERTAIN, Edits
-from ..long_text import divide
-from . import approximates_gelu
+from ..decoding.inputs import divide
+from ..decoding.logits import ALMOST_CERTAIN, Edits
+from ..networks.backend import tf
+from ..networks.checkpoints import named_variables
+from .activations import approximates_gelu
 
 _EPSILON = 1e-6  # of T5's norm
 
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class KerasEngine:
-    """Runs a bert4keras T5 in memory; see `search.Engine` for its methods.
+    """Runs a bert4keras T5 in memory; see `decoding.search.Engine` for its methods.
 
     Args:
         t5: ours or stock. Its weights are read for each batch anew, so that training between two titles counts.
@@ -76,7 +76,7 @@ class KerasEngine:
         edits: Edits,
         top: int,
     ) -> tuple[State, np.ndarray, np.ndarray]:
-        """Advance every beam by one token; see `search.Engine`."""
+        """Advance every beam by one token; see `decoding.search.Engine`."""
         caches, cross, mask = state
         if len(sources) < len(mask):
             cross, mask = [tf.gather(each, sources) for each in cross], tf.gather(mask, sources)

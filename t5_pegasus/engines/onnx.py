@@ -1,4 +1,4 @@
-"""The decoder with caches in ONNX Runtime, on the graphs that `t5_pegasus.export` writes. It needs no TensorFlow."""
+"""The decoder with caches in ONNX Runtime, on the graphs of `onnx_graph`. It needs no TensorFlow."""
 
 import json
 import os
@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
+from ..decoding.inputs import divide
+from ..decoding.logits import Edits
 from ..errors import CheckpointError
-from ..logits import Edits
-from ..long_text import divide
 
-GRAPHS = 3  # the graphs' inputs and outputs, as `export` writes them; counted up when they change
+GRAPHS = 3  # the graphs' inputs and outputs, as `onnx_graph` makes them; counted up when they change
 _STEPS = 16  # for which the caches have slots left when they are made anew
 _SHARED = 8  # times the tokens of one beam that a source's cache may hold, before its beams get caches of their own
 _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written where they are
@@ -34,7 +34,7 @@ class Slots(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a batch stands: tensors of the runtime by their names in `decoder.onnx` (see `export`)."""
+    """Where a batch stands: tensors of the runtime by their names in `decoder.onnx` (see `onnx_graph`)."""
 
     position: int
     slots: Slots
@@ -44,7 +44,7 @@ class State(NamedTuple):
 
 
 class OnnxEngine:
-    """Runs an exported model; see `search.Engine` for its methods.
+    """Runs an exported model; see `decoding.search.Engine` for its methods.
 
     Args:
         model_dir: made by `t5_pegasus.export`.
@@ -96,7 +96,7 @@ class OnnxEngine:
         edits: Edits,
         top: int,
     ) -> tuple[State, np.ndarray, np.ndarray]:
-        """Advance every beam by one token; see `search.Engine`."""
+        """Advance every beam by one token; see `decoding.search.Engine`."""
         position, slots, caches, cross, binding = state
         rows, beams, places = parents.ravel(), tokens.shape[1], slots.past.shape[2]
         # A beam's past is that of the beam it goes on from: what has been written stays where it is.

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive
 
 from .. import __version__
 from ..config import GenerationConfig, ModelConfig
+from ..serving import bodies, metrics, middleware, static
 from ..title import AutoTitle, Hypothesis
-from . import bodies, metrics, middleware, static
 from .batcher import Answer, Batcher
 from .errors import ServiceError
 from .logs import logger

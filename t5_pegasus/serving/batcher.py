@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..config import DataConfig, GenerationConfig
+from ..decoding.search import Candidate
 from ..errors import OptionError
-from ..search import Candidate
 from ..title import AutoTitle, Hypothesis
 from .errors import ServiceError
 from .logs import logger

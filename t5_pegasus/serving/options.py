@@ -81,6 +81,9 @@ class Service(NamedTuple):
     api_keys: tuple[str, ...]
 
 
+EXIT_FAILED = 2  # of a process whose model cannot be loaded; where none ever could be, none could be next time
+
+
 class Turn(NamedTuple):
     """When one of several processes listens: the first at once, to say that it loads; the others with their models.
 

@@ -14,10 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import PegasusError
-from . import logs
+from ..serving import logs
 from .app import App
-from .options import Service, Turn
-from .supervisor import EXIT_FAILED
+from .options import EXIT_FAILED, Service, Turn
 
 _SECONDS_IDLE = 30  # that a connection may be kept open between requests
 _SECONDS_TO_LEAVE = 1.0  # for open connections to send what is on its way, once the service is being stopped

@@ -12,11 +12,10 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from ..errors import OptionError
-from . import logs
+from ..serving import logs
 from .logs import logger
-from .options import Service, Turn
+from .options import EXIT_FAILED, Service, Turn
 
-EXIT_FAILED = 2  # of a process whose model cannot be loaded; where none ever could be, none could be next time
 _SECONDS_BETWEEN_LOOKS = 0.2
 _LONGEST_PAUSE = 30.0  # seconds before a process that keeps dying is started again
 _SECONDS_OF_HEALTH = 30.0  # a process that has lived so long is not one that keeps dying

@@ -1,4 +1,7 @@
-"""Fine-tuning and pretraining: the step, the optimizer, the loops and what they leave on disk."""
+"""Fine-tuning and pretraining: batches, the step, the loss, the optimizer, the loops and what they leave on disk.
+
+A new loop, optimizer or way to distribute the work comes in here.
+"""
 
 from .distribution import distributed
 from .finetuning import Trainer

@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..backend import tf
 from ..errors import OptionError, PegasusError
+from ..networks.backend import tf
 
 
 def _mirrored() -> Any:

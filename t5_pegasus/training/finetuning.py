@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from ..backend import tf
-from ..batching import Batch, pair_batches
-from ..checkpoints import save_weights
 from ..config import DataConfig, TrainingConfig
+from ..data.examples import Example
 from ..errors import DataError, OptionError
-from ..examples import Example
 from ..locations import FINE_TUNED
 from ..metrics import METRICS, score
+from ..networks.backend import tf
+from ..networks.checkpoints import save_weights
+from ..text.tokenizer import PegasusTokenizer
 from ..title import AutoTitle
-from ..tokenizer import PegasusTokenizer
+from .batches import Batch, pair_batches
 from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer, usual_rate
 from .pairs import PairSource, count_targets, encode_pairs, load_part

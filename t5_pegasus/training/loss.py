@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..backend import tf
+from ..networks.backend import tf
 
 # Logits that exist at once: enough to keep the matrix product busy, 16 MB in float32.
 _LOGITS_AT_ONCE = 2**22

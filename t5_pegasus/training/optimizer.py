@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..backend import keras, tf
-from ..checkpoints import named_variables
 from ..config import LearningConfig
+from ..networks.backend import keras, tf
+from ..networks.checkpoints import named_variables
 
 MIN_SCALE = 1e-3  # so that a weight that is 0 can leave it; Adafactor's epsilon 2
 

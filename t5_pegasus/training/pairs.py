@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..batching import Batch, pad
 from ..config import DataConfig, require_only_with
+from ..data.examples import Example, read_examples
+from ..data.shards import open_shards
+from ..decoding.inputs import pad
 from ..errors import OptionError
-from ..examples import Example, read_examples
-from ..shards import open_shards
-from ..tokenizer import PegasusTokenizer
+from ..text.tokenizer import PegasusTokenizer
+from .batches import Batch
 
 Pairs = list[tuple[list[int], list[int]]]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import tf
-from ..batching import Batch, bucket_batches
-from ..checkpoints import save_weights
 from ..config import PretrainingConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text
 from ..locations import pretrained_weights
+from ..networks.backend import tf
+from ..networks.checkpoints import save_weights
+from .batches import Batch, bucket_batches
 from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
 from .pairs import PairSource, count_targets, load_part

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..backend import keras
 from ..config import LearningConfig, ModelConfig
-from ..model import PegasusT5, build_from_config, build_model, check_vocabulary, initialize, recompute_activations
+from ..networks.backend import keras
+from ..networks.t5 import PegasusT5, build_from_config, build_model, check_vocabulary, initialize, recompute_activations
 
 
 def seed_everything(seed: int) -> None:

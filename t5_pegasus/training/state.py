@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import tf
 from ..config import LearningConfig
 from ..errors import CheckpointError, OptionError, PegasusError
 from ..files import atomic_text
+from ..networks.backend import tf
 from .distribution import check_alike, is_chief
 from .pairs import PairSource
 

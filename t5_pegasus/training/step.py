@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import keras, tf
 from ..config import LearningConfig
-from ..model import dropout_seed
+from ..networks.backend import keras, tf
+from ..networks.t5 import dropout_seed
 from .loss import head_loss
 
 # Gives the n-th of so many equal parts of a batch: sources int32 [rows, source_len], targets int32 [rows, target_len].

@@ -1,0 +1,312 @@
+"""Pairs as token ids in TFRecord shards, so that training does no text work.
+
+A folder of shards holds `manifest.json` (counts, options, hash of the tokenizer), `index.bin` (where each pair stands
+and how long it is) and `shard-00000.tfrecord`, …: records of `tf.train.Example` with two int64 features, `source_ids`
+and `target_ids`. Any TFRecord reader takes the shards without the index; nothing here imports TensorFlow.
+
+    with ShardWriter("pairs", tokenizer_hash(tokenizer)) as writer:
+        writer.add(source_ids, target_ids)
+    shards = open_shards("pairs", tokenizer)
+    shards.lengths  # int32 [pairs, 2], without reading a pair
+    source_ids, target_ids = shards[7]
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from ..errors import DataError, OptionError
+from ..files import temporary_folder
+from ..text.tokenizer import PegasusTokenizer
+
+MANIFEST, INDEX = "manifest.json", "index.bin"
+VERSION = 1
+PAIRS_PER_SHARD = 100_000
+# A row a pair: where its record starts in its shard, in bytes, and its tokens, [CLS] and [SEP] counted.
+INDEX_ROW = np.dtype([("offset", "<i8"), ("lengths", "<i4", (2,))])
+
+_HEADER = struct.Struct("<QI")  # length of the data, its checksum; after the data stands the checksum of the data
+_FOOTER = struct.Struct("<I")
+
+Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+def tokenizer_hash(tokenizer: PegasusTokenizer) -> str:
+    """Return the SHA-256, in hex, of all that decides a text's ids: tokens in order and user words."""
+    content = json.dumps([tokenizer.tokens, tokenizer.user_words], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def encode_record(source_ids: Sequence[int] | Ids, target_ids: Sequence[int] | Ids) -> bytes:
+    """Return a pair as it stands in a shard: a tf.train.Example framed as a TFRecord."""
+    example = _example_class()()
+    for name, ids in (("source_ids", source_ids), ("target_ids", target_ids)):
+        example.features.feature[name].int64_list.value.extend(ids)
+    data = example.SerializeToString(deterministic=True)
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, _FOOTER.pack(_masked_crc(length)), data, _FOOTER.pack(_masked_crc(data))))
+
+
+class ShardWriter:
+    """Write a folder of shards; it appears whole when the `with` block ends, and not at all if that raises.
+
+    Args:
+        folder: what to write; a folder of shards that stands there is replaced.
+        tokenizer: the `tokenizer_hash` of the tokenizer whose ids are written.
+        pairs_per_shard: pairs in a file, but for the last.
+
+    `manifest` takes further values for manifest.json, until the block ends. Memory does not grow with the pairs. Raises
+    OptionError where `folder` is something else than shards or an empty folder, DataError where no pair was added.
+    """
+
+    def __init__(self, folder: str | Path, tokenizer: str, pairs_per_shard: int = PAIRS_PER_SHARD) -> None:
+        if pairs_per_shard < 1:
+            raise OptionError(f"pairs_per_shard must be at least 1, got {pairs_per_shard}")
+        self.folder = Path(folder)
+        check_shards_target(self.folder)
+        self.manifest: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer}
+        self._pairs_per_shard = pairs_per_shard
+        self._tokens = [0, 0]
+        self._pairs: list[int] = []  # of each shard
+
+    def __enter__(self) -> Self:
+        """Open a temporary folder beside the one to write."""
+        self._stack = contextlib.ExitStack()
+        self._temporary = self._stack.enter_context(temporary_folder(self.folder)) / "new"
+        self._temporary.mkdir()
+        self._index = (self._temporary / INDEX).open("wb")
+        self._shard: IO[bytes] | None = None
+        return self
+
+    def add(self, source_ids: Sequence[int] | Ids, target_ids: Sequence[int] | Ids) -> None:
+        """Append a pair of token ids."""
+        self.add_record(encode_record(source_ids, target_ids), (len(source_ids), len(target_ids)))
+
+    def add_record(self, record: bytes, lengths: tuple[int, int]) -> None:
+        """Append what `encode_record` returned, and the lengths of its source and target."""
+        if self._shard is None or self._pairs[-1] == self._pairs_per_shard:
+            if self._shard is not None:
+                self._shard.close()
+            self._shard = (self._temporary / _shard_name(len(self._pairs))).open("wb")
+            self._pairs.append(0)
+        self._index.write(np.array((self._shard.tell(), lengths), INDEX_ROW).tobytes())
+        self._shard.write(record)
+        self._pairs[-1] += 1
+        self._tokens = [total + length for total, length in zip(self._tokens, lengths, strict=True)]
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Publish the folder, or remove it after an exception."""
+        with self._stack:
+            self._index.close()
+            if self._shard is not None:
+                self._shard.close()
+            if kind is None:
+                self._publish()
+
+    def _publish(self) -> None:
+        if not self._pairs:
+            raise DataError(f"no pair to write to {self.folder}")
+        shards = [
+            {
+                "file": _shard_name(number),
+                "pairs": pairs,
+                "bytes": (self._temporary / _shard_name(number)).stat().st_size,
+            }
+            for number, pairs in enumerate(self._pairs)
+        ]
+        manifest = {
+            **self.manifest,
+            "pairs": sum(self._pairs),
+            "source_tokens": self._tokens[0],
+            "target_tokens": self._tokens[1],
+            "shards": shards,
+        }
+        text = json.dumps(manifest, ensure_ascii=False, indent=2)
+        (self._temporary / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+        check_shards_target(self.folder)
+        # A folder cannot be renamed onto another: between these two lines there is none, but never half of one.
+        if self.folder.exists():
+            self.folder.rename(self._temporary.with_name("old"))
+        self._temporary.rename(self.folder)
+
+
+class Shards(Sequence[tuple[Ids, Ids]]):
+    """The pairs of a folder of shards, read where they stand; made by `open_shards`.
+
+    Attributes:
+        manifest: what manifest.json says.
+        lengths: int32 [pairs, 2], the tokens of each source and target, [CLS] and [SEP] counted; mapped, not loaded.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], index: np.ndarray[Any, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.lengths = index["lengths"]
+        self._offsets = index["offset"]
+        self._ends = np.cumsum([shard["pairs"] for shard in manifest["shards"]])
+        self._files: dict[int, IO[bytes]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self._offsets)
+
+    def __getitem__(self, row: Any) -> Any:
+        """Return (source_ids, target_ids) of a pair, each int32 [length]; rows count from the end below 0.
+
+        May be called by several threads. Raises IndexError beyond the last, DataError for a damaged record.
+        """
+        row = range(len(self))[row]
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        if number not in self._files:
+            self._files[number] = (self.folder / _shard_name(number)).open("rb", buffering=0)
+        file, offset = self._files[number].fileno(), int(self._offsets[row])
+        try:
+            header = os.pread(file, _HEADER.size, offset)
+            size, checksum = _HEADER.unpack(header)
+            if _masked_crc(header[:8]) != checksum:
+                raise ValueError("its length fails the checksum")
+            body = os.pread(file, size + _FOOTER.size, offset + _HEADER.size)
+            if len(body) < size + _FOOTER.size or _masked_crc(body[:size]) != _FOOTER.unpack(body[size:])[0]:
+                raise ValueError("its data fail the checksum")
+            features = _example_class().FromString(body[:size]).features.feature
+            pair = tuple(np.array(features[name].int64_list.value, np.int32) for name in ("source_ids", "target_ids"))
+            if any(len(ids) != length for ids, length in zip(pair, self.lengths[row], strict=True)):
+                raise ValueError("its lengths are not those of the index")
+        except (struct.error, ValueError, DecodeError) as error:
+            path = self.folder / _shard_name(number)
+            raise DataError(
+                f"{path} is damaged at byte {offset}, pair {row}: {error}; make the shards again"
+            ) from error
+        return pair
+
+    def __iter__(self) -> Iterator[tuple[Ids, Ids]]:
+        """Yield the pairs in order."""
+        return map(self.__getitem__, range(len(self)))
+
+
+def open_shards(folder: str | Path, tokenizer: PegasusTokenizer | None = None) -> Shards:
+    """Open a folder of shards, without reading a pair.
+
+    Raises DataError where it is no such folder, is not whole, or was made with another tokenizer than the one given.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] != VERSION:
+            raise DataError(f"{folder} has shards of version {manifest['version']}, this reads {VERSION}")
+        index = np.memmap(folder / INDEX, INDEX_ROW, mode="r")
+        sizes = {name: (folder / name).stat().st_size for name in map(_shard_name, range(len(manifest["shards"])))}
+        expected = {shard["file"]: shard["bytes"] for shard in manifest["shards"]}
+        pairs, made_with = manifest["pairs"], manifest["tokenizer"]
+    except OSError as error:
+        raise DataError(
+            f"cannot read shards in {folder}: {error.filename or folder}: {error.strerror}; "
+            "`python pretrain_data.py --output_format tfrecord` makes them"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / MANIFEST} is damaged: {error!r}; make the shards again") from error
+    for name, size in expected.items():
+        if sizes.get(name) != size:
+            raise DataError(f"{folder / name} must have {size} bytes, got {sizes.get(name)}; make the shards again")
+    if len(index) != pairs:
+        raise DataError(f"{folder / INDEX} must have {pairs} pairs, got {len(index)}; make the shards again")
+    if tokenizer is not None and tokenizer_hash(tokenizer) != made_with:
+        raise DataError(
+            f"the shards in {folder} were made with another tokenizer than {tokenizer.vocab_file}: "
+            "use the vocab.txt (and user_dict) they were made with, or make them again"
+        )
+    return Shards(folder, manifest, index)
+
+
+def check_shards_target(folder: Path) -> None:
+    """Raise OptionError where no folder of shards can be written without loss of something else."""
+    is_folder = folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
+    if folder.exists() and not is_folder:
+        raise OptionError(f"shards are written to a new folder, or in place of shards, got {folder}")
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.tfrecord"
+
+
+@functools.cache
+def _example_class() -> Any:
+    """Return the class of the message tf.train.Example, of which only what is used here is declared.
+
+    See tensorflow/core/example/{example,feature}.proto; a map is a repeated message of key and value.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t5_pegasus", syntax="proto3")
+
+    def add_message(parent: Any, name: str, *fields: tuple[str, int, int, int, str]) -> Any:
+        message = parent.add(name=name)
+        for field_name, number, label, kind, type_name in fields:
+            message.field.add(name=field_name, number=number, label=label, type=kind, type_name=type_name or None)
+        return message
+
+    one, many, nested = field.LABEL_OPTIONAL, field.LABEL_REPEATED, field.TYPE_MESSAGE
+    add_message(file.message_type, "Int64List", ("value", 1, many, field.TYPE_INT64, ""))
+    add_message(file.message_type, "Feature", ("int64_list", 3, one, nested, ".t5_pegasus.Int64List"))
+    features = add_message(
+        file.message_type, "Features", ("feature", 1, many, nested, ".t5_pegasus.Features.FeatureEntry")
+    )
+    entry = add_message(
+        features.nested_type,
+        "FeatureEntry",
+        ("key", 1, one, field.TYPE_STRING, ""),
+        ("value", 2, one, nested, ".t5_pegasus.Feature"),
+    )
+    entry.options.map_entry = True
+    add_message(file.message_type, "Example", ("features", 1, one, nested, ".t5_pegasus.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t5_pegasus.Example"))
+
+
+_CRC_BLOCK = 1024
+
+
+def _masked_crc(data: bytes) -> int:
+    """Return the CRC-32C of the data, rotated and shifted as TFRecord has it (tensorflow/core/lib/hash/crc32c.h)."""
+    crc = _crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _crc32c(data: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of the data.
+
+    A CRC is linear: it is the exclusive or of what each byte adds, which depends on how many bytes follow it. So all
+    bytes of a block are looked up at once; what the blocks before came to is added to its first four bytes.
+    """
+    table = _crc_table()
+    register = 0xFFFFFFFF
+    for start in range(0, len(data), _CRC_BLOCK):
+        size = min(_CRC_BLOCK, len(data) - start)
+        block = np.zeros(max(size, 4), np.uint8)
+        block[:size] = np.frombuffer(data, np.uint8, size, start)
+        block[:4] ^= np.frombuffer(_FOOTER.pack(register), np.uint8)
+        register >>= 8 * min(size, 4)  # what a block shorter than the register leaves in it
+        register ^= int(np.bitwise_xor.reduce(table[np.arange(size - 1, -1, -1), block[:size]]))
+    return register ^ 0xFFFFFFFF
+
+
+@functools.cache
+def _crc_table() -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """Return uint32 [bytes that follow, byte]: what a byte adds to the CRC-32C."""
+    first: np.ndarray[Any, np.dtype[np.uint32]] = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        first = np.bitwise_xor(first >> 1, (first & 1) * np.uint32(0x82F63B78), dtype=np.uint32)
+    rows = [first]
+    while len(rows) < _CRC_BLOCK:
+        rows.append((rows[-1] >> 8) ^ first[rows[-1] & 0xFF])
+    return np.stack(rows)

@@ -1,0 +1,61 @@
+"""TensorFlow, tf-keras and bert4keras, imported in the one way in which they work together.
+
+bert4keras 0.11.5 is made for Keras 2; with TensorFlow 2.21 it runs on tf-keras, if two variables of the environment are
+set before the first import. No other module imports these packages.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from ..errors import PegasusError
+
+_SETTINGS = {"TF_KERAS": "1", "TF_USE_LEGACY_KERAS": "1"}
+
+if "tensorflow" in sys.modules and any(os.environ.get(name) != value for name, value in _SETTINGS.items()):
+    raise PegasusError(
+        "tensorflow was imported before t5_pegasus: import t5_pegasus.networks.t5 first, or set "
+        + " and ".join(f"{name}={value}" for name, value in _SETTINGS.items())
+    )
+os.environ.update(_SETTINGS)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what C++ writes to standard error; show it if the import fails.
+
+    TensorFlow greets with a page about the machine, before any of its log levels is in force.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as greeting:
+        os.dup2(greeting.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            greeting.seek(0)
+            os.write(saved, greeting.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+with _quiet():
+    import bert4keras.backend
+    import bert4keras.layers
+    import bert4keras.models
+    import bert4keras.snippets
+    import tensorflow as tf
+    import tf_keras as keras
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Without it TensorFlow takes all of the GPU's memory at once, and a second process finds none.
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+tf.get_logger().setLevel("ERROR")
+
+__all__ = ["bert4keras", "keras", "tf"]

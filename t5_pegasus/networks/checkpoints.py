@@ -1,0 +1,258 @@
+"""Weights in and out of files: TensorFlow checkpoints, Keras HDF5, safetensors.
+
+Every weight of the network has one name, its name in a T5 checkpoint (`decoder/block_003/layer_001/…/q`). A format is a
+reader into a dict of such names, a writer from it, and a row in `FORMATS`.
+"""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ..errors import CheckpointError
+from ..files import atomic_path, temporary_folder
+from .backend import keras, tf
+
+Weights = dict[str, np.ndarray]
+
+# What training leaves in a TensorFlow checkpoint besides the weights: of BERT's AdamW, of T5's Adafactor, of tf.train.
+_OPTIMIZER_STATE = (
+    *("adam_m", "adam_v", "_slot_m", "_slot_v", "_slot_vc", "_slot_vr"),
+    *("/Adam", "/Adam_1", "beta1_power", "beta2_power", "global_step"),
+)
+
+# What the three libraries raise for a file that is cut off, damaged or of another make.
+_READ_ERRORS = (OSError, LookupError, ValueError, RuntimeError, tf.errors.OpError, safetensors.SafetensorError)
+
+_SAVE_AGAIN = 'save the weights again with model.save_weights("best_model.weights", save_format="h5")'
+
+_MOST_NAMED = 3  # variables listed in an error; the rest are counted
+
+
+def load_weights(t5: Any, path: str | Path) -> None:
+    """Load every weight of the network from a file, whichever format it has.
+
+    Args:
+        t5: bert4keras's T5 object, as `build_model` returns it.
+        path: a TensorFlow checkpoint (its prefix, such as `model.ckpt`) with official names of either kind,
+            `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever it is called;
+            a safetensors file of `save_weights`. Half precision is widened to float32.
+
+    Raises CheckpointError for a file that cannot be read, and naming what is missing, what is left over and what has
+    another shape (with both shapes) or not finite; the network is then as it was.
+    """
+    path = Path(str(path).removesuffix(".index"))
+    assign_weights(t5, read_weights(t5, path), path)
+
+
+def read_weights(t5: Any, path: str | Path) -> Weights:
+    """Return the arrays of a weights file by the names in it, which are those of `named_variables` where it is ours.
+
+    `t5` tells HDF5's layers apart. Raises CheckpointError for a file that cannot be read.
+    """
+    path = Path(str(path).removesuffix(".index"))
+    try:
+        return _format_of(path).read(path, t5)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{path} cannot be read, it may be damaged or cut off: {_one_line(error)}") from error
+
+
+def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
+    """Set every weight of the network; `path` is where they are from, for the errors of `load_weights`."""
+    variables = named_variables(t5)
+    problems = [
+        *_listed("lacks", [name for name in variables if name not in found]),
+        *_listed("has, unknown to the model,", [name for name in found if name not in variables]),
+        *_listed(
+            "differs in shape:",
+            [
+                f"{name} {tuple(found[name].shape)} in the file, {tuple(variable.shape)} in the model"
+                for name, variable in variables.items()
+                if name in found and tuple(found[name].shape) != tuple(variable.shape)
+            ],
+        ),
+        *_listed(
+            "has values that are not finite in", [name for name, value in found.items() if not np.isfinite(value).all()]
+        ),
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit the model: it {'; it '.join(problems)}")
+    for name, variable in variables.items():
+        variable.assign(found[name])
+
+
+def save_weights(t5: Any, path: str | Path) -> None:
+    """Save every weight: safetensors for a name in `.safetensors`, a TensorFlow checkpoint for `.ckpt`, else HDF5.
+
+    The file appears whole or not at all. The HDF5 file is what Keras's own `load_weights` reads, unless its name ends
+    in `.weights.h5`, where Keras expects its newer layout. Raises CheckpointError where the disk is full or read-only.
+    """
+    path = Path(path)
+    format_ = next((row for row in FORMATS if path.suffix == row.suffix), HDF5)
+    try:
+        format_.write(path, t5)
+    except (OSError, tf.errors.OpError) as error:
+        raise CheckpointError(f"cannot write {path}: {_one_line(error)}") from error
+
+
+def named_variables(t5: Any) -> dict[str, Any]:
+    """Return the network's variables by their official (mT5) names, in bert4keras's order."""
+    return {
+        name: variable
+        for layer, names in t5.variable_mapping().items()
+        if layer in t5.layers
+        for name, variable in zip(names, t5.layers[layer].weights, strict=True)  # frozen ones too
+    }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _listed(verb: str, items: list[str]) -> list[str]:
+    if not items:
+        return []
+    rest = f" and {len(items) - _MOST_NAMED} more" if len(items) > _MOST_NAMED else ""
+    return [f"{verb} {', '.join(items[:_MOST_NAMED])}{rest}"]
+
+
+def _transposed_on_disk(weights: Iterable[tuple[str, np.ndarray]]) -> Weights:
+    """Turn the position biases round: T5 checkpoints have [heads, buckets], Keras has [buckets, heads]."""
+    return {name: value.T if "relative_attention_bias" in name else value for name, value in weights}
+
+
+def _named_values(t5: Any) -> Weights:
+    """Return the values of the weights as they stand in a T5 checkpoint."""
+    values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
+    return {name: np.ascontiguousarray(value) for name, value in values.items()}
+
+
+def _write_bytes(path: Path, data: bytes | memoryview) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+# TensorFlow checkpoints
+
+
+def _read_checkpoint(path: Path, t5: Any) -> Weights:
+    reader = tf.train.load_checkpoint(str(path))
+    names = [name for name in reader.get_variable_to_shape_map() if not name.endswith(_OPTIMIZER_STATE)]
+    if any(".ATTRIBUTES" in name for name in names):
+        raise CheckpointError(f"{path} is a TensorFlow checkpoint of Keras objects, without layer names; {_SAVE_AGAIN}")
+    # T5.1.1 checkpoints say layer_norm (at the very end final_layer_norm), mT5's rms_norm everywhere.
+    return _transposed_on_disk(
+        (name.replace("final_layer_norm", "rms_norm").replace("layer_norm", "rms_norm"), reader.get_tensor(name))
+        for name in names
+    )
+
+
+def _write_checkpoint(path: Path, t5: Any) -> None:
+    values = _named_values(t5)
+    with temporary_folder(path) as folder:
+        prefix = folder / path.name
+        tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=list(values.values()),
+        )
+        # The index goes first and comes last: it is what makes a checkpoint be there, and it must be of these data.
+        path.with_name(f"{path.name}.index").unlink(missing_ok=True)
+        for ending in (".data-00000-of-00001", ".index"):
+            prefix.with_name(prefix.name + ending).replace(path.with_name(path.name + ending))
+
+
+# HDF5, the layout of Keras's save_weights
+
+
+def _read_hdf5(path: Path, t5: Any) -> Weights:
+    mapping = t5.variable_mapping()
+    weights: Weights = {}
+    with h5py.File(path, "r") as file:
+        root = file.get("model_weights", file)
+        layers = _hdf5_names(root, "layer_names")
+        if not layers:
+            raise CheckpointError(f"{path} is an HDF5 file without layer names; {_SAVE_AGAIN}")
+        for layer in layers:
+            names = mapping.get(layer, [])
+            for position, name in enumerate(_hdf5_names(root[layer], "weight_names")):
+                # One too many for its layer keeps the name it has in the file, and is found to be left over.
+                official = names[position] if position < len(names) else f"{layer}/{name}"
+                weights[official] = root[layer][name][()]
+    return weights
+
+
+def _hdf5_names(group: Any, attribute: str) -> list[str]:
+    """Return a list of names; Keras cuts a list too long for one attribute into `name0`, `name1`, …."""
+    chunks = [group.attrs[attribute]] if attribute in group.attrs else []
+    while f"{attribute}{len(chunks)}" in group.attrs:
+        chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
+    return [name.decode() if isinstance(name, bytes) else str(name) for chunk in chunks for name in chunk]
+
+
+def _write_hdf5(path: Path, t5: Any) -> None:
+    # Made in memory: HDF5 itself may bring the process down when a write fails.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in t5.model.layers]
+        file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", keras.__version__.encode()
+        for layer in t5.model.layers:
+            group = file.create_group(layer.name)
+            group.attrs["weight_names"] = [variable.name.encode() for variable in layer.weights]
+            for variable in layer.weights:
+                group[variable.name] = variable.numpy()
+    _write_bytes(path, image.getbuffer())
+
+
+# safetensors
+
+
+def _read_safetensors(path: Path, t5: Any) -> Weights:
+    return _transposed_on_disk(safetensors.numpy.load_file(path).items())
+
+
+def _write_safetensors(path: Path, t5: Any) -> None:
+    _write_bytes(path, safetensors.numpy.save(_named_values(t5)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A kind of weights file: how to know it, read it and write it."""
+
+    suffix: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Any], Weights]
+    write: Callable[[Path, Any], None]
+
+
+def _starts_with(path: Path, offset: int, magic: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(len(magic)) == magic
+
+
+CHECKPOINT = Format(
+    ".ckpt", lambda path: path.with_name(f"{path.name}.index").exists(), _read_checkpoint, _write_checkpoint
+)
+HDF5 = Format(".h5", lambda path: _starts_with(path, 0, b"\x89HDF\r\n\x1a\n"), _read_hdf5, _write_hdf5)
+# A safetensors file begins with the length of its JSON header, in 8 bytes.
+SAFETENSORS = Format(".safetensors", lambda path: _starts_with(path, 8, b"{"), _read_safetensors, _write_safetensors)
+FORMATS = (HDF5, SAFETENSORS, CHECKPOINT)
+
+
+def _format_of(path: Path) -> Format:
+    for format_ in FORMATS:
+        if format_.recognises(path):
+            return format_
+    if path.exists():
+        raise CheckpointError(f"{path} is neither HDF5 nor safetensors nor a TensorFlow checkpoint")
+    raise CheckpointError(f"no weights at {path}")

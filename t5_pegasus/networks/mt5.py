@@ -1,0 +1,188 @@
+"""The weights of mT5, under the names and with the vocabulary of T5-PEGASUS.
+
+mT5 has the network of T5-PEGASUS but reads pieces of sentencepiece, not words. As the official model was begun, a word
+that is a piece takes that piece's rows of embedding and head, another word the means of the rows of its pieces
+(bert4keras's `keep_tokens` and `compound_tokens`); everything else is taken as it is.
+
+What then still differs from mT5, and is left to training: the gelu, exact here and approximated by a tanh there (by
+less than 0.001), and the position bias in cross-attention, which mT5 has not and `"cross_position_bias": false` in
+config.json leaves out.
+"""
+
+import dataclasses
+import importlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, DataError, PegasusError
+from ..text.tokenizer import CLS, PAD, SEP, UNK, PegasusTokenizer
+from ..text.words import SPECIAL_TOKENS
+from .checkpoints import Weights, assign_weights, read_weights
+from .t5 import PegasusT5
+
+# mT5's pieces for our special tokens, the first that there is. Its decoder starts with <pad>, as ours does with [CLS].
+_SPECIAL_PIECES = {
+    PAD: ("<pad>",),
+    UNK: ("<unk>",),
+    CLS: ("<pad>",),
+    SEP: ("</s>",),
+    "[MASK]": ("<extra_id_0>", "▁<extra_id_0>"),
+}
+
+_WORD_START = "▁"
+
+_EMBEDDING, _HEAD = "shared/embedding", "decoder/logits/kernel"
+
+# Hugging Face writes the first of these for all, but an old file may have the others too, and a weight that was never
+# used.
+_SAME_AS_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Where the rows of the new vocabulary come from: one piece, the mean of several, or nowhere."""
+
+    kept: int
+    compound: int
+    random: int
+
+    def __str__(self) -> str:
+        """Return the numbers as a line for the user."""
+        return f"{self.kept} tokens kept, {self.compound} begun as the mean of their pieces, {self.random} random"
+
+
+def load_mt5(
+    t5: PegasusT5, weights: str | Path, spm_file: str | Path, tokenizer: PegasusTokenizer, seed: int = 0
+) -> Report:
+    """Set the weights of a network from those of mT5 (1.1) of the same size, with the vocabulary of `tokenizer`.
+
+    Args:
+        t5: the network, with as many tokens as `tokenizer`.
+        weights: a TensorFlow checkpoint with T5's names, or a safetensors file with these or Hugging Face's.
+        spm_file: mT5's vocabulary, `spiece.model`.
+        tokenizer: has the new vocabulary.
+        seed: of the random rows, which are drawn around the mean row, each column as widely as it is spread.
+
+    Raises CheckpointError where the weights cannot be read or fit neither the network nor the vocabulary, DataError for
+    a file that sentencepiece cannot read, PegasusError where sentencepiece is not installed; the network is then as it
+    was.
+    """
+    if tokenizer.vocab_size != t5.config.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer.vocab_file} has {tokenizer.vocab_size} tokens but vocab_size of the network is "
+            f"{t5.config.vocab_size}; set vocab_size in config.json to the former"
+        )
+    pieces = _load_pieces(spm_file)
+    rows = map_vocabulary(tokenizer.tokens, pieces)
+    # In half precision, which Hugging Face's files may have, the means would be rounded.
+    found = {name: value.astype(np.float32, copy=False) for name, value in read_weights(t5, weights).items()}
+    values = _with_our_names(found)
+    missing = [name for name in (_EMBEDDING, _HEAD) if name not in values]
+    if missing:
+        raise CheckpointError(
+            f"{weights} is not of mT5 or T5 1.1: it lacks {' and '.join(missing)} (lm_head.weight is missing where a "
+            "library has tied it to the embedding: save the original weights)"
+        )
+    embedding, head = values[_EMBEDDING], values[_HEAD].T
+    for name, matrix in ((_EMBEDDING, embedding), (_HEAD, head)):
+        # mT5 has a few rows more than pieces, for the sake of a round number.
+        if len(matrix) < pieces.get_piece_size():
+            raise CheckpointError(
+                f"{weights} has {len(matrix)} rows in {name} but {spm_file} has {pieces.get_piece_size()} pieces; use "
+                "the spiece.model that belongs to these weights"
+            )
+    random = np.random.default_rng(seed)
+    values[_EMBEDDING] = map_rows(embedding[: pieces.get_piece_size()], rows, random)
+    # bert4keras multiplies the decoder's output by hidden_size ** -0.5, mT5 does not.
+    values[_HEAD] = map_rows(head[: pieces.get_piece_size()], rows, random).T * t5.config.hidden_size**0.5
+    assign_weights(t5, values, weights)
+    counts = [min(len(ids), 2) for ids in rows]
+    return Report(kept=counts.count(1), compound=counts.count(2), random=counts.count(0))
+
+
+def map_vocabulary(tokens: Sequence[str], pieces: Any) -> list[tuple[int, ...]]:
+    """Return for each token the ids of the pieces that stand for it: one, several, or none.
+
+    A Chinese word, a sign or a `##` piece is the piece of its name, which follows on what stands before, rather than
+    the one with ▁ before, which begins a word; an English word or a number is the latter rather. What is neither is cut
+    by sentencepiece, and a ▁ that stands alone, like what sentencepiece does not know, is left out.
+
+    Args:
+        tokens: of a vocabulary as BERT's.
+        pieces: `sentencepiece.SentencePieceProcessor`.
+    """
+    ids = {pieces.id_to_piece(index): index for index in range(pieces.get_piece_size())}
+    return [_piece_ids(token, pieces, ids) for token in tokens]
+
+
+def map_rows(matrix: np.ndarray, rows: Sequence[tuple[int, ...]], random: np.random.Generator) -> np.ndarray:
+    """Return float32 [rows, width]: the mean of the old rows named, a random row where none is; matrix [old, width]."""
+    matrix = matrix.astype(np.float32, copy=False)
+    mean, spread = matrix.mean(axis=0), matrix.std(axis=0)
+    mapped = [matrix[list(ids)].mean(axis=0) if ids else random.normal(mean, spread) for ids in rows]
+    return np.array(mapped, np.float32)
+
+
+def _piece_ids(token: str, pieces: Any, ids: dict[str, int]) -> tuple[int, ...]:
+    if not token or token in SPECIAL_TOKENS:
+        return next(((ids[name],) for name in _SPECIAL_PIECES.get(token, ()) if name in ids), ())
+    follows_on = token.startswith("##") and len(token) > 2
+    text = token[2:] if follows_on else token
+    begins_word = not follows_on and text[0].isalnum() and unicodedata.east_asian_width(text[0]) not in "WF"
+    names = (_WORD_START + text, text) if begins_word else (text, _WORD_START + text)
+    for name in names:
+        if name in ids and not _is_no_text(pieces, ids[name]):
+            return (ids[name],)
+    return tuple(
+        index for index in pieces.encode(text) if not _is_no_text(pieces, index) and index != ids.get(_WORD_START)
+    )
+
+
+def _is_no_text(pieces: Any, index: int) -> bool:
+    return bool(pieces.is_control(index) or pieces.is_unknown(index))
+
+
+def _load_pieces(spm_file: str | Path) -> Any:
+    """Return sentencepiece's processor for a file."""
+    try:
+        sentencepiece = importlib.import_module("sentencepiece")
+    except ImportError as error:
+        raise PegasusError(
+            "reading mT5's vocabulary needs sentencepiece: install it with `pip install sentencepiece`"
+        ) from error
+    if not Path(spm_file).is_file():
+        raise DataError(f"cannot read {spm_file}: no such file; mT5's vocabulary is called spiece.model")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(spm_file))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{spm_file} is not a vocabulary of sentencepiece, such as mT5's spiece.model") from error
+
+
+def _with_our_names(values: Weights) -> Weights:
+    """Turn the weights of Hugging Face's MT5 into those of T5's names; others stay as they are.
+
+    Hugging Face has all matrices but the embedding as [out, in], turned against ours.
+    """
+    if not any(name.endswith(".weight") for name in values):
+        return values
+    shared = next((name for name in ("shared.weight", *_SAME_AS_SHARED) if name in values), None)
+    left_out = {shared, *_SAME_AS_SHARED, *_UNUSED}
+    renamed = {_our_name(name): value.T for name, value in values.items() if name not in left_out}
+    return renamed if shared is None else {_EMBEDDING: values[shared], **renamed}
+
+
+def _our_name(name: str) -> str:
+    """Return T5's name of a weight: `encoder.block.0.layer.1.DenseReluDense.wi_0.weight` has `…/wi_0/kernel`."""
+    if name == "lm_head.weight":
+        return _HEAD
+    name = re.sub(r"\b(block|layer)\.(\d+)\b", lambda match: f"{match[1]}_{int(match[2]):03}", name)
+    name = name.removesuffix(".weight").replace(".", "/")
+    name = re.sub(r"\b(final_)?layer_norm$", "rms_norm/scale", name)
+    return re.sub(r"(/w[io]\w*)$", r"\1/kernel", name)

@@ -1,0 +1,247 @@
+"""Training on several devices and in several processes is training on one, with the joint batch."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
+from t5_pegasus.networks.backend import tf
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "num_attention_heads": 2}
+
+TASK = {"type": "worker", "index": 0}
+
+# Runs a script's `main` on as many logical CPU devices as its first argument says.
+RUNNER = """
+import importlib, sys
+sys.path.insert(0, {root!r})
+from t5_pegasus import cli
+from t5_pegasus.backend import tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1]))
+script = importlib.import_module(sys.argv[2])
+cli.run(lambda _: script.main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, sample_pairs):
+    """Return a folder with a small model directory, and 17 short and 16 long pairs: two buckets, and one pair over."""
+    folder = tmp_path_factory.mktemp("distribute")
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(json.loads((TINY_MODEL_DIR / "config.json").read_text()) | SMALL))
+    shutil.copy(TINY_MODEL_DIR / "vocab.txt", model)
+    lines = [
+        json.dumps({"content": pair.content[: 20 if number < 17 else 200], "title": pair.title})
+        for number, pair in enumerate(sample_pairs[:33])
+    ]
+    (folder / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def pretrain_flags(folder, output, batch_tokens, *flags):
+    arguments = {
+        "--model_dir": folder / "model", "--train_file": folder / "pairs.jsonl", "--output_dir": folder / output,
+        "--max_steps": 6, "--save_steps": 3, "--logging_steps": 1, "--batch_tokens": batch_tokens,
+        "--max_source_length": 96, "--max_target_length": 16, "--pad_to_multiple_of": 32, "--learning_rate": 1e-2,
+        "--warmup_steps": 2,
+    }  # fmt: skip
+    return ["pretrain", *(str(each) for item in arguments.items() for each in item), *map(str, flags)]
+
+
+def start(arguments, devices=1, config=None):
+    """Start a script; `config` is its TF_CONFIG."""
+    environment = {**os.environ, "TF_CONFIG": config} if config else os.environ
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER.format(root=str(ROOT)), str(devices), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*processes):
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
+    return outputs
+
+
+def start_workers(arguments, *more):
+    """Start two workers; `more` are further arguments of each."""
+    ports = []
+    sockets = [socket.socket() for _ in range(2)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+        ports.append(each.getsockname()[1])
+    for each in sockets:
+        each.close()
+    cluster = [f"127.0.0.1:{port}" for port in ports]
+    more = more or ((), ())
+    arguments = [*arguments, "--distribute", "multiworker"]
+    tasks = [json.dumps({"cluster": {"worker": cluster}, "task": {**TASK, "index": index}}) for index in range(2)]
+    return [start([*arguments, *map(str, each)], config=task) for each, task in zip(more, tasks, strict=True)]
+
+
+def read_log(folder, name="pretraining_log.csv"):
+    with (folder / name).open() as file:
+        return [{key: float(row[key]) for key in row if key != "tokens_per_second"} for row in csv.DictReader(file)]
+
+
+def weights_of(folder):
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_same_training(one, other):
+    for row, expected in zip(read_log(one), read_log(other), strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)
+    expected = weights_of(other)
+    for name, value in weights_of(one).items():
+        # AdamW divides by the root of what may be nothing but rounding, where a gradient is almost 0.
+        assert np.mean(np.abs(value - expected[name]) > 1e-4) < 0.01, name
+
+
+@pytest.fixture(scope="module")
+def joint_run(folder):
+    """Return the folder of a run on one device, with batches of at most 16 short or 8 long pairs."""
+    finish(start(pretrain_flags(folder, "joint", 1024, "--dropout_rate", 0)))
+    return folder / "joint"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [(), ("--gradient_checkpointing",), ("--xla",)], ids=str)
+def test_two_devices_learn_as_one_with_the_joint_batch(folder, joint_run, option):
+    """Also where an odd pair leaves the second device nothing but padding."""
+    output = "".join(("mirrored", *option))
+    flags = pretrain_flags(folder, output, 512, "--dropout_rate", 0, "--distribute", "mirrored", *option)
+    finish(start(flags, devices=2))
+    assert_same_training(folder / output, joint_run)
+
+
+@pytest.mark.slow
+def test_two_devices_take_one_rate_for_each_weight(folder):
+    flags = ("--dropout_rate", 0, "--scale_parameter", "--learning_rate", 0.1)
+    finish(start(pretrain_flags(folder, "scaled_joint", 1024, *flags)))
+    finish(start(pretrain_flags(folder, "scaled", 512, *flags, "--distribute", "mirrored"), devices=2))
+    assert_same_training(folder / "scaled", folder / "scaled_joint")
+
+
+@pytest.mark.slow
+def test_two_workers_learn_as_one_with_the_joint_batch(folder, joint_run):
+    """Also with the gradients of two batches summed on each worker before they are told."""
+    finish(*start_workers(pretrain_flags(folder, "workers", 512, "--dropout_rate", 0)))
+    assert_same_training(folder / "workers", joint_run)
+    summed = pretrain_flags(folder, "summed", 256, "--dropout_rate", 0, "--gradient_accumulation_steps", 2)
+    finish(*start_workers(summed))
+    one = pretrain_flags(folder, "summed_one", 512, "--dropout_rate", 0, "--gradient_accumulation_steps", 2)
+    finish(start(one))
+    assert_same_training(folder / "summed", folder / "summed_one")
+
+
+@pytest.fixture(scope="module")
+def whole_run(folder):
+    """Return the folder of a run on two workers with dropout."""
+    finish(*start_workers(pretrain_flags(folder, "whole", 512)))
+    return folder / "whole"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [(0, 1), (0,), (1,)], ids=str)
+def test_killed_workers_go_on_as_if_nothing_had_been(folder, whole_run, killed):
+    """Dropout is on: the curve to the last digit. A worker that is left alone stops and says so in one line."""
+    output = folder / f"killed{killed}"
+    arguments = pretrain_flags(folder, output.name, 512)
+    workers = start_workers(arguments)
+    try:
+        for line in workers[0].stdout:
+            if line.startswith("step 5,"):
+                break
+        for index in killed:
+            workers[index].send_signal(signal.SIGKILL)
+        for index in {0, 1}.difference(killed):
+            last = workers[index].communicate(timeout=200)[0].splitlines()[-1]
+            assert (workers[index].returncode, last[:26]) == (2, "error: TensorFlow stopped ")
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate(timeout=60)
+    outputs = finish(*start_workers([*arguments, "--resume"]))
+    assert all("going on after step 3\n" in output for output in outputs)
+    assert read_log(output) == read_log(whole_run)
+    expected = weights_of(whole_run)
+    for name, value in weights_of(output).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_workers_with_unlike_pairs_or_states_stop(folder, joint_run):
+    """All of them, with one line, and before a step."""
+    lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "reversed.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    shutil.copytree(joint_run, folder / "stale")
+    unlike = {
+        "digest of the pairs": ("--train_file", folder / "reversed.jsonl"),
+        "the last checkpoint": ("--output_dir", folder / "stale"),
+    }
+    for name, change in unlike.items():
+        arguments = pretrain_flags(folder, "fresh", 512, "--resume")
+        workers = start_workers(arguments, (), change)
+        outputs = [worker.communicate(timeout=200)[0] for worker in workers]
+        assert [worker.returncode for worker in workers] == [2, 2], outputs
+        assert all(
+            output.splitlines()[-1].startswith(f"error: the workers differ in {name} (here ") for output in outputs
+        )
+    assert not (folder / "fresh" / "model.ckpt.index").exists()
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_two_workers_is_that_of_one_with_the_joint_batch(folder):
+    arguments = [
+        "finetune", "--model_dir", folder / "model", "--train_file", folder / "pairs.jsonl", "--valid_file",
+        folder / "pairs.jsonl", "--max_eval_samples", 3, "--epochs", 2, "--max_source_length", 32, "--dropout_rate", 0,
+    ]  # fmt: skip
+
+    def flags(output, batch_size):
+        return [*map(str, arguments), "--output_dir", str(folder / output), "--batch_size", str(batch_size)]
+
+    finish(start(flags("tuned_joint", 8)))
+    finish(*start_workers(flags("tuned", 4)))
+    logs = [read_log(folder / name, "training_log.csv") for name in ("tuned", "tuned_joint")]
+    for row, expected in zip(*logs, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert (folder / "tuned" / "best_model.weights").is_file()
+    assert len(list((folder / "tuned" / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (None, "got None"),
+        ({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"index": 0}}, "KeyError: 'type'"),
+        ({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {**TASK, "index": 3}}, "ValueError: "),
+        ({"cluster": {"worker": "127.0.0.1:1"}, "task": TASK}, "TypeError: "),
+        ({"cluster": {"worker": ["127.0.0.1:{taken}", "127.0.0.1:1"]}, "task": TASK}, "UnknownError: "),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused_in_one_line(description, message, folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = json.dumps(description).replace("{taken}", str(taken.getsockname()[1])) if description else None
+        process = start(pretrain_flags(folder, "lonely", 512, "--distribute", "multiworker"), config=config)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2, output
+    last = output.splitlines()[-1]
+    assert last.startswith("error: distribute multiworker needs the environment variable TF_CONFIG")
+    assert message in last
