@@ -48,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write or check the tables."""
     parser = cli.make_parser("Write the tables of docs/performance.md.")
     parser.add_argument("--results", default=str(RESULTS), help="what benchmarks/decoding.py wrote")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit code 1 if a table is not up to date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is not up to date")
     flags = parser.parse_args(argv)
     try:
         result = json.loads(Path(flags.results).read_text(encoding="utf-8"))
