@@ -6,7 +6,7 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-in
 DEMO := build/demo
 PORT ?= 8080
 
-.PHONY: install dev demo serve-demo check test test-slow lint lock clean
+.PHONY: install dev demo serve-demo check test test-slow lint docs lock clean
 
 install: .venv/installed
 dev: .venv/installed-dev
@@ -74,6 +74,10 @@ lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A page for each module, from the docstrings.
+docs: dev
+	PYTHONPATH=. $(BIN)/python docs/reference.py
 
 # Needs uv (https://docs.astral.sh/uv/). Direct dependencies are in pyproject.toml.
 lock:
