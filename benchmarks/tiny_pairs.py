@@ -126,7 +126,7 @@ def load_texts(folder: Path) -> tuple[dict[str, list[Example]], dict[str, int]]:
     development, sciences = held_out_sciences(folder)
     csl = folder / "csl"
     held_out = [*development, *read_examples(csl / "dev.tsv"), *read_examples(csl / "test.tsv")]
-    technology = [_lctt(folder, part) for part in ("dev", "test")]
+    technology = [lctt_articles(folder, part, summaries=True) for part in ("dev", "test")]
     held_out += [example for part in technology for example in part]
     titles = {example.title.strip() for example in held_out}
     seen = {run for example in held_out for run in _runs(example.content)}
@@ -139,7 +139,7 @@ def load_texts(folder: Path) -> tuple[dict[str, list[Example]], dict[str, int]]:
     pairs = {
         "csl": list(read_examples(csl / "train.tsv", keep_duplicates=True)),
         "sciences": sciences,
-        "lctt": _lctt(folder, "train"),
+        "lctt": lctt_articles(folder, "train", summaries=True),
         "news": list(read_examples(DATA_DIR / "train.tsv")),
     }
     texts, counts = {}, {}
@@ -153,12 +153,14 @@ def load_texts(folder: Path) -> tuple[dict[str, list[Example]], dict[str, int]]:
     return texts, counts
 
 
-def _lctt(folder: Path, part: str) -> list[Example]:
-    """Return the articles of a part, and once more with their summaries where they have one."""
+def lctt_articles(folder: Path, part: str, summaries: bool = False) -> list[Example]:
+    """Return the articles of a part with their titles, and perhaps once more with the summaries that some have."""
     with gzip.open(folder / "lctt" / f"{part}.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    titles = [Example(row["content"], row["title"]) for row in rows]
-    return titles + [Example(row["content"], row["summary"]) for row in rows if len(row.get("summary") or "") > 8]
+    articles = [Example(row["content"], row["title"]) for row in rows]
+    if summaries:
+        articles += [Example(row["content"], row["summary"]) for row in rows if len(row.get("summary") or "") > 8]
+    return articles
 
 
 def _runs(text: str, size: int = 8) -> set[str]:
