@@ -45,10 +45,6 @@ demo: install
 	@echo "A model that has seen 184 texts mostly knows their titles by heart: this shows that everything works, not how"
 	@echo "well T5-PEGASUS writes. For that, put the official weights into chinese_t5_pegasus_base/ and fine-tune them."
 
-.venv/installed-serve: .venv/installed requirements/serve-tensorflow-cpu.txt
-	$(PIP) --no-build-isolation -r requirements/serve-tensorflow-cpu.txt
-	touch $@
-
 $(DEMO)/best_model.weights: | .venv/installed
 	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
 
@@ -81,11 +77,11 @@ docs: dev
 
 # Needs uv (https://docs.astral.sh/uv/). Direct dependencies are in pyproject.toml.
 lock:
-	uv pip compile $(LOCK) pyproject.toml -o requirements/base.txt
+	uv pip compile $(LOCK) pyproject.toml --extra train -o requirements/base.txt
 	uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	uv pip compile $(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	uv pip compile $(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
-	uv pip compile $(LOCK) pyproject.toml --extra serve --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
 	uv pip compile $(LOCK) --group serve-onnx -c requirements/dev.txt -o requirements/serve-onnx-cpu.txt
 	uv lock --quiet
 
