@@ -23,7 +23,7 @@ from common import make_parser, public_data, report
 
 from t5_pegasus import PegasusTokenizer, cli, read_examples
 from t5_pegasus.data.examples import Example
-from t5_pegasus.data.shards import ShardWriter, tokenizer_hash
+from t5_pegasus.data.shards import ShardWriter
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import DATA_DIR, TINY_MODEL_DIR
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts, counts = load_texts(folder)
     kinds = Kinds(tokenizer, texts, random.Random(flags.seed))
     shares = MIXES[flags.mix]
-    with ShardWriter(flags.output_file, tokenizer_hash(tokenizer)) as writer:
+    with ShardWriter(flags.output_file, tokenizer.fingerprint) as writer:
         for _ in range(flags.num_pairs):
             (kind,) = kinds.random.choices(list(shares), list(shares.values()))
             source, target = kinds.table[kind]()
