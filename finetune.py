@@ -9,6 +9,7 @@ from pathlib import Path
 from t5_pegasus import cli
 from t5_pegasus.data.examples import read_examples
 from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import DATA_DIR, FINE_TUNED, TO_BUILD, Weights, choose_model_dir, locate_weights
 from t5_pegasus.training.options import TrainingConfig
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model_dir", help="config.json, vocab.txt and weights; the base model if its weights are there"
     )
     parser.add_argument("--weights", help="weights to start from; the pretrained ones of model_dir if not given")
+    parser.add_argument("--from_scratch", action="store_true", help="start from random weights, whatever model_dir has")
     parser.add_argument("--train_file", default=DATA_DIR / "train.tsv", type=Path, help="pairs to learn from")
     parser.add_argument(
         "--validation_file",
@@ -40,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = list(read_examples(flags.train_file, *columns))
     valid = list(read_examples(flags.validation_file, *columns))
     model_dir = choose_model_dir(flags.model_dir)
-    weights = locate_weights(model_dir, flags.weights, TO_BUILD)
+    if flags.from_scratch and flags.weights is not None:
+        raise OptionError(f"from_scratch and weights exclude each other, got {flags.weights}")
+    weights = locate_weights(model_dir, Weights.RANDOM if flags.from_scratch else flags.weights, TO_BUILD)
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 
     # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
@@ -48,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from t5_pegasus.training import Trainer, build_for_training, distributed
 
     if weights is Weights.RANDOM:
-        print(f"no pretrained weights in {model_dir}: training from scratch")
+        reason = "as asked" if flags.from_scratch else f"no pretrained weights in {model_dir}"
+        print(f"{reason}: training from scratch")
     else:
         print(f"starting from {weights}")
     tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)

@@ -30,10 +30,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return _Parser(description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
 
-def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Collection[str] = ()) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, *config_classes: type, only: Collection[str] = (), of_model: bool = False
+) -> None:
     """Add a flag `--name` (and one for each alias) for every field of the config dataclasses, a group for each class.
 
-    `only` names the fields that a script uses; all of them if empty.
+    `only` names the fields that a script uses; all of them if empty. With `of_model` a flag that is not given is not
+    set either: the model's own defaults go before the field's (see `given`).
     """
     for config_class in config_classes:
         group = parser.add_argument_group(config_class.__name__.removesuffix("Config").lower())
@@ -43,6 +46,11 @@ def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Coll
                 continue
             names = [f"--{name}" for name in (field.name, *field.metadata["aliases"])]
             keywords: dict[str, Any] = {"dest": field.name, "default": field.default, "help": field.metadata["help"]}
+            if of_model:
+                keywords |= {
+                    "default": argparse.SUPPRESS,
+                    "help": f"{keywords['help']} (default: the model's, else {field.default})",
+                }
             kind = _plain_type(hints[field.name])
             if kind is bool:
                 keywords["action"] = "store_true"
@@ -60,6 +68,12 @@ def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config
     """Build the config object from the parsed flags; raises what its checks raise (OptionError)."""
     names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     return config_class(**{name: getattr(flags, name) for name in names if hasattr(flags, name)})
+
+
+def given(flags: argparse.Namespace, config_class: type) -> dict[str, Any]:
+    """Return the values of the flags that were given, of those that `add_flags(..., of_model=True)` added."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: getattr(flags, name) for name in names if hasattr(flags, name)}
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:

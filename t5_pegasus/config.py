@@ -8,7 +8,7 @@ chooses from, so that a new row there is a new choice. Values are checked once, 
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, cast, get_args, get_origin, get_type_hints
@@ -172,6 +172,11 @@ class Options:
 
         Raises OptionError for an unknown name and for a value of another type or out of range.
         """
+        return cls(**cls.names(**options))
+
+    @classmethod
+    def names(cls, **options: Any) -> dict[str, Any]:
+        """Return options under their fields' names and in their types; raises OptionError as `make`."""
         names = {}
         for field in dataclasses.fields(cast(Any, cls)):
             names.update(dict.fromkeys((field.name, *field.metadata["aliases"]), field.name))
@@ -181,7 +186,7 @@ class Options:
             require(name in names, f"options are {', '.join(names)}", name)
             require(names[name] not in values, f"{names[name]} is given twice, also as {name}", value)
             values[names[name]] = _converted(name, value, hints[names[name]])
-        return cls(**values)
+        return values
 
 
 # Titles that are drawn for a text at once: with all of a large vocabulary to draw from, each takes megabytes.
@@ -255,10 +260,56 @@ class GenerationConfig(Options):
         if groups > 1:  # or all groups would find the same
             require(self.diversity_penalty > 0, "diversity_penalty must be above 0 with num_beam_groups", 0)
 
+    @classmethod
+    def of_model(cls, model_dir: str | Path, **options: Any) -> Self:
+        """Build from the options given; those that are not given are as generation_config.json of the model says.
+
+        Raises DataError for a file that is malformed, OptionError as `make`.
+        """
+        return cls.over(read_generation_defaults(model_dir), **options)
+
+    @classmethod
+    def over(cls, defaults: Mapping[str, Any], **options: Any) -> Self:
+        """Build from the options given, over the defaults that go with them.
+
+        Defaults of beam search are left out if the options ask for sampling or greedy search.
+        """
+        given = cls.names(**options)
+        left_out: tuple[str, ...] = ()
+        if given.get("do_sample"):
+            left_out = ("num_beams", *_BEAM_OPTIONS)
+        elif given.get("num_beams") == 1:
+            left_out = _BEAM_OPTIONS
+        return cls.make(**{name: value for name, value in defaults.items() if name not in left_out} | given)
+
     @property
     def num_rows(self) -> int:
         """Titles of a text that are under way at once."""
         return self.num_return_sequences if self.do_sample else self.num_beams
+
+
+GENERATION_FILE = "generation_config.json"
+_BEAM_OPTIONS = ("early_stopping", "num_beam_groups", "diversity_penalty")
+
+
+def read_generation_defaults(model_dir: str | Path) -> dict[str, Any]:
+    """Return the options in generation_config.json of a model directory, under Hugging Face's names; {} without it.
+
+    Keys of other tools are ignored. Raises DataError for a malformed file, OptionError for a value of another type.
+    """
+    path = Path(model_dir) / GENERATION_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(values).__name__}")
+    fields = {field.name for field in dataclasses.fields(GenerationConfig)}
+    return GenerationConfig.names(**{name: value for name, value in values.items() if name in fields})
 
 
 # By the type of an option: the rule for its values, a test of it, and what makes the value of the type.

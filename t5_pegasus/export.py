@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = cli.config_from(flags, ExportConfig)
     check_new_folder(Path(flags.output_dir))
     model_dir = choose_model_dir(flags.model_dir)
-    t5 = build_model(model_dir, find_weights(model_dir, flags.weights))
-    export_model(t5, model_dir / "vocab.txt", flags.output_dir, config.quantize)
+    weights = find_weights(model_dir, flags.weights)
+    export_model(build_model(model_dir, weights), model_dir / "vocab.txt", flags.output_dir, config.quantize, weights)
     print(f"exported to {flags.output_dir}", file=sys.stderr)
     return 0
 

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 DATA_DIR = ROOT / "data"
 BASE_MODEL_DIR = ROOT / "chinese_t5_pegasus_base"
-TINY_MODEL_DIR = ROOT / "chinese_t5_pegasus_tiny"
+_TINY = "chinese_t5_pegasus_tiny"
+TINY_MODEL_DIR = (ROOT if (ROOT / _TINY).is_dir() else PACKAGE) / _TINY  # in the wheel it is inside the package
 
 FINE_TUNED = "best_model.weights"
 PRETRAINED = ("model.ckpt", "model.safetensors")

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, Self, overload
 
 import tqdm
 
-from .config import GenerationConfig
+from .config import GenerationConfig, read_generation_defaults
 from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
 from .decoding.options import DataConfig
 from .decoding.search import Candidate, check_prefix
 from .engines.choice import check_engine, load_decoder, make_decoder
 from .errors import OptionError
-from .locations import Weights
+from .locations import Weights, choose_model_dir
 from .text.protocol import Tokenizer
 from .text.tokenizer import PegasusTokenizer
 
@@ -47,19 +47,24 @@ class AutoTitle:
         tokenizer: for the model's vocabulary.
         engine: a row of `engines.choice.ENGINES`; "auto" is keras.
 
+    Attributes:
+        generation_defaults: options that `generate` and its like use unless others are given; of a model that was
+            loaded, what its generation_config.json says.
+
     Example:
-        >>> title = AutoTitle.load("chinese_t5_pegasus_tiny")
+        >>> title = AutoTitle.load()
         >>> title.generate("本文提出一种……", num_beams=4)
         '一种……方法'
     """
 
     def __init__(self, t5: Any, tokenizer: Tokenizer, engine: str = "auto") -> None:
         self.decoder, self.tokenizer = make_decoder(t5, tokenizer, engine), tokenizer
+        self.generation_defaults: dict[str, Any] = {}
 
     @classmethod
     def load(
         cls,
-        model_dir: str | Path,
+        model_dir: str | Path | None = None,
         weights: str | Path | Weights | None = None,
         engine: str = "auto",
         user_dict: str | Path | None = None,
@@ -69,7 +74,8 @@ class AutoTitle:
 
         Args:
             model_dir: holds config.json, vocab.txt and perhaps weights; or an exported model (see `export`), which
-                ONNX Runtime runs without TensorFlow.
+                ONNX Runtime runs without TensorFlow. None is the base model if its weights are there, else the model
+                that comes with this package.
             weights: a weights file, or a kind of `locations.Weights`; None takes `best_model.weights` of `output_dir`
                 or the model directory, or the pretrained weights there (see `locations.find_weights`).
             engine: a row of `engines.choice.ENGINES`; "auto" is keras if there is a GPU, else onnx, for which the
@@ -82,27 +88,29 @@ class AutoTitle:
         """
         check_engine(engine)  # here too, since a model takes seconds to build
         title = cls.__new__(cls)
-        title.tokenizer = PegasusTokenizer(Path(model_dir) / "vocab.txt", user_dict)
-        title.decoder = load_decoder(Path(model_dir), weights, engine, title.tokenizer, output_dir)
+        model_dir = choose_model_dir(model_dir)
+        title.generation_defaults = read_generation_defaults(model_dir)
+        title.tokenizer = PegasusTokenizer(model_dir / "vocab.txt", user_dict)
+        title.decoder = load_decoder(model_dir, weights, engine, title.tokenizer, output_dir)
         return title
 
     @overload
-    def generate(self, text: str, topk: int = 1, **generation: Any) -> str: ...
+    def generate(self, text: str, topk: int | None = None, **generation: Any) -> str: ...
     @overload
-    def generate(self, text: Sequence[str], topk: int = 1, **generation: Any) -> list[str]: ...
-    def generate(self, text: str | Sequence[str], topk: int = 1, **generation: Any) -> str | list[str]:
+    def generate(self, text: Sequence[str], topk: int | None = None, **generation: Any) -> list[str]: ...
+    def generate(self, text: str | Sequence[str], topk: int | None = None, **generation: Any) -> str | list[str]:
         """Return the title of a text, or the titles of a list of texts in their order.
 
         Args:
             text: one text or several; an empty one has the title "".
-            topk: number of beams, by bert4keras's name; the same as `num_beams`.
+            topk: number of beams, by bert4keras's name; the same as `num_beams`. None is the model's default.
             generation: options of `generate_n_best`.
 
         Raises OptionError for an unknown or impossible option.
         """
-        if "num_beams" not in generation:
-            generation["num_beams"] = topk
-        elif topk not in (1, generation["num_beams"]):
+        if topk is not None:
+            generation.setdefault("num_beams", topk)
+        if topk not in (None, 1, generation.get("num_beams")):
             raise OptionError(f"topk and num_beams are the same option, got {topk} and {generation['num_beams']}")
         texts = [text] if isinstance(text, str) else text
         titles = [best[0].text for best in self.generate_n_best(texts, **generation)]
@@ -124,10 +132,11 @@ class AutoTitle:
             long_text: what is read of a longer one, a row of `decoding.inputs.LONG_TEXT`: its head ("truncate"), head
                 and tail ("head_tail"), or all of it in overlapping windows that the decoder sees joined ("window").
             progress: show a progress bar on standard error.
-            generation: fields of GenerationConfig, under any of their names.
+            generation: fields of GenerationConfig, under any of their names, over `generation_defaults`.
         """
         data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
-        return [answer.titles for answer in self.iterate(texts, GenerationConfig.make(**generation), data, progress)]
+        config = GenerationConfig.over(self.generation_defaults, **generation)
+        return [answer.titles for answer in self.iterate(texts, config, data, progress)]
 
     def stream(
         self,
@@ -142,7 +151,7 @@ class AutoTitle:
 
         Args: as of `generate_n_best`.
         """
-        config = GenerationConfig.make(**generation)
+        config = GenerationConfig.over(self.generation_defaults, **generation)
         data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
         return self._stream(self.encode(text, data), config, self.encode_prefix(config))
 

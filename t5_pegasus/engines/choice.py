@@ -1,5 +1,6 @@
 """Which engine runs a model: a decoder for each name, and the default of this machine."""
 
+import importlib.util
 import shutil
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from ..decoding.search import BatchDecoder, Decoder
 from ..errors import OptionError
 from ..locations import Weights, find_weights
 from ..text.protocol import Tokenizer
-from .exported import is_exported
+from .exported import is_exported, shipped_export
 
 
 def _reference(t5: Any, tokenizer: Tokenizer) -> Decoder:
@@ -94,7 +95,7 @@ def load_decoder(
     if chosen == "onnx":
         from .onnx_cache import cached_export
 
-        exported = cached_export(model_dir, weights)
+        exported = shipped_export(model_dir, weights) or cached_export(model_dir, weights)
         if exported is not None:
             return _exported(exported, tokenizer)
         chosen = "keras" if engine == "auto" else engine
@@ -106,7 +107,7 @@ def load_decoder(
 
 def choose_engine() -> str:
     """Return "keras" if TensorFlow has a GPU, else "onnx"."""
-    if shutil.which("nvidia-smi") is None:
+    if shutil.which("nvidia-smi") is None or importlib.util.find_spec("tensorflow") is None:
         return "onnx"  # without TensorFlow, which takes seconds to import
     from ..networks.backend import tf
 

@@ -31,6 +31,21 @@ FILES = (*GRAPH_FILES, *WEIGHT_FILES, VOCABULARY, CONFIG)
 _EXPORT_AGAIN = "export it again with `python -m t5_pegasus.export`"
 
 
+SHIPPED = "exported"  # folder of a model directory with an export of its pretrained weights
+
+
+def shipped_export(model_dir: str | Path, weights: str | Path) -> Path | None:
+    """Return the export that a model directory came with if it is of these weights, else None."""
+    folder, weights = Path(model_dir) / SHIPPED, Path(weights)
+    if not (is_exported(folder) and weights.is_file()):
+        return None
+    try:
+        values = json.loads((folder / CONFIG).read_bytes())
+        return folder if values.get("weights_sha256") == file_hash(weights) else None
+    except (OSError, ValueError, AttributeError):  # damaged: the weights are exported to the cache
+        return None
+
+
 def is_exported(model_dir: str | Path) -> bool:
     """Return whether a directory was made by `t5_pegasus.export`: it has graphs instead of weights."""
     return (Path(model_dir) / DECODER).is_file()
@@ -41,7 +56,7 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
     values = {
         **settings,
         "graphs": GRAPHS,
-        "sha256": {name: _file_hash(folder / name) for name in (*GRAPH_FILES, VOCABULARY)},
+        "sha256": {name: file_hash(folder / name) for name in (*GRAPH_FILES, VOCABULARY)},
         "bytes": {name: (folder / name).stat().st_size for name in WEIGHT_FILES},
     }
     text = json.dumps({**values, "config_sha256": _hash_of(values)}, indent=2)
@@ -68,7 +83,7 @@ def check_export(model_dir: str | Path) -> ModelConfig:
         if values.pop("config_sha256", None) != _hash_of(values):
             raise CheckpointError(f"{model_dir / CONFIG} was altered after the export: {_EXPORT_AGAIN}")
         for name, expected in values["sha256"].items():
-            if _file_hash(model_dir / name) != expected:
+            if file_hash(model_dir / name) != expected:
                 raise CheckpointError(f"{model_dir / name} is not the file that was exported: {_EXPORT_AGAIN}")
         for name, size in values["bytes"].items():
             with (model_dir / name).open("rb") as file:
@@ -90,6 +105,7 @@ def _hash_of(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from ..config import check_choices, option
+from ..config import GENERATION_FILE, check_choices, option
 from ..files import atomic_folder
 from ..networks.t5 import PegasusT5, network_of
-from .exported import DECODER, ENCODER, GATHER, VOCABULARY, data_file, write_config
+from .exported import DECODER, ENCODER, GATHER, VOCABULARY, data_file, file_hash, write_config
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
 
 _GRAPHS = {ENCODER: encoder_graph, DECODER: decoder_graph, GATHER: gather_graph}
@@ -29,23 +29,32 @@ class ExportConfig:
         check_choices(self)
 
 
-def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no") -> None:
+def export_model(
+    t5: PegasusT5,
+    vocab_file: str | Path,
+    output_dir: str | Path,
+    quantize: str = "no",
+    weights: str | Path | None = None,
+) -> None:
     """Write the folder that `engines.onnx` runs, whole or not at all.
 
     Args:
         t5: the model, as `build_model` returns it.
-        vocab_file: copied beside the graphs.
+        vocab_file: copied beside the graphs, with the generation_config.json that is beside it, if there is one.
         output_dir: made; must not exist, or be empty.
         quantize: "no" for float32, or "int8".
+        weights: the file of the model's weights, whose hash the export keeps (see `exported.shipped_export`).
 
     Raises OptionError for a directory that is not empty.
     """
     ExportConfig(quantize)
     with atomic_folder(output_dir) as folder:
-        write_export(t5, vocab_file, folder, quantize)
+        write_export(t5, vocab_file, folder, quantize, weights)
 
 
-def write_export(t5: PegasusT5, vocab_file: str | Path, folder: Path, quantize: str = "no") -> None:
+def write_export(
+    t5: PegasusT5, vocab_file: str | Path, folder: Path, quantize: str = "no", weights: str | Path | None = None
+) -> None:
     """Write the files of an export to an empty folder; see `export_model`."""
     network = network_of(t5)
     for name, make_graph in _GRAPHS.items():
@@ -55,4 +64,10 @@ def write_export(t5: PegasusT5, vocab_file: str | Path, folder: Path, quantize: 
         onnx.save_model(model, folder / name, save_as_external_data=True, location=data_file(name), size_threshold=1024)
         onnx.checker.check_model(folder / name)
     shutil.copyfile(vocab_file, folder / VOCABULARY)
-    write_config(folder, {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET})
+    generation_file = Path(vocab_file).with_name(GENERATION_FILE)
+    if generation_file.is_file():
+        shutil.copyfile(generation_file, folder / GENERATION_FILE)
+    settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET}
+    if weights is not None and Path(weights).is_file():
+        settings["weights_sha256"] = file_hash(Path(weights))
+    write_config(folder, settings)

@@ -5,6 +5,7 @@ set before the first import. No other module imports these packages.
 """
 
 import contextlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -43,6 +44,12 @@ def _quiet() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
 
+
+if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("bert4keras") is None:
+    raise PegasusError(
+        "this needs TensorFlow and bert4keras, which `make install` installs; without them an exported model writes "
+        "titles (python -m t5_pegasus.export makes one where they are installed)"
+    )
 
 with _quiet():
     import bert4keras.backend

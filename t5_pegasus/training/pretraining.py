@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import GENERATION_FILE
 from ..errors import DataError, OptionError
 from ..files import atomic_text
 from ..locations import pretrained_weights
@@ -126,9 +127,9 @@ class Pretrainer:
             save_weights(self.t5, self.output_dir / WEIGHTS)
 
     def _copy_model_files(self) -> None:
-        for name in ("config.json", "vocab.txt"):
+        for name in ("config.json", "vocab.txt", GENERATION_FILE):
             source, target = self.model_dir / name, self.output_dir / name
-            if not (target.exists() and target.samefile(source)):
+            if source.exists() and not (target.exists() and target.samefile(source)):
                 with atomic_text(target) as file:
                     file.write(source.read_text(encoding="utf-8"))
 

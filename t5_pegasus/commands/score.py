@@ -1,0 +1,96 @@
+"""Score titles against references: ROUGE-1, ROUGE-2, ROUGE-L and BLEU by characters.
+
+`--test_file test.tsv` generates the titles first; `--predictions titles.jsonl --references test.tsv` scores those of a
+file. The last line of the output is JSON.
+"""
+
+import csv
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import cli
+from ..config import GenerationConfig
+from ..data.examples import Example, read_examples
+from ..data.predictions import read_predictions
+from ..decoding.options import DataConfig
+from ..engines.options import LoadConfig
+from ..errors import DataError, OptionError
+from ..files import atomic_text, check_apart, check_target
+from ..locations import DATA_DIR, choose_model_dir
+from ..metrics import METRICS, average, corpus_bleu, score_each
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Generate or read the titles, score them and print the scores."""
+    parser = cli.make_parser("Score titles against references. The last line of the output is JSON.")
+    parser.add_argument("--test_file", default=DATA_DIR / "test.tsv", help="pairs to generate titles for and score")
+    parser.add_argument("--predictions", help="score the titles of this .jsonl or .txt file, and generate none")
+    parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
+    parser.add_argument("--output_csv", help="also write every example with its scores to this file")
+    cli.add_flags(parser, LoadConfig)
+    names = [field.name for field in dataclasses.fields(DataConfig) if field.name != "max_target_length"]
+    cli.add_flags(parser, DataConfig, only=names)
+    names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
+    cli.add_flags(parser, GenerationConfig, only=names, of_model=True)
+    flags = parser.parse_args(argv)
+    data = cli.config_from(flags, DataConfig)
+    if (flags.predictions is None) != (flags.references is None):
+        raise OptionError("--predictions and --references go together: give both, or --test_file alone")
+    if flags.predictions is not None and data.skip_bad_lines:
+        raise OptionError("--skip_bad_lines cannot tell which --predictions to skip: mend the lines of --references")
+    if flags.output_csv is not None:
+        check_target(flags.output_csv)
+    inputs = {name: getattr(flags, name) for name in ("test_file", "predictions", "references")}
+    check_apart("output_csv", flags.output_csv, **inputs)
+
+    if flags.predictions is None:
+        model_dir = choose_model_dir(flags.model_dir)
+        generation = GenerationConfig.of_model(model_dir, **cli.given(flags, GenerationConfig))
+    pairs_file = flags.test_file if flags.references is None else flags.references
+    columns = (data.text_column, data.summary_column, data.skip_bad_lines)
+    examples = list(read_examples(pairs_file, *columns, keep_duplicates=True))
+    references = [example.title for example in examples]
+    if flags.predictions is None:
+        from ..title import AutoTitle  # late, since scoring alone needs none of it
+
+        title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+        contents = [example.content for example in examples]
+        predictions = [answer.titles[0].text for answer in title.iterate(contents, generation, data, progress=True)]
+    else:
+        predictions = read_predictions(flags.predictions)
+        if len(predictions) != len(references):
+            raise DataError(
+                f"{flags.predictions} has titles for {len(predictions)} texts, {pairs_file} {len(references)} pairs to "
+                "score: predict that very file"
+            )
+
+    scores = score_each(predictions, references)
+    if flags.output_csv is not None:
+        write_csv(flags.output_csv, examples, predictions, scores)
+    lengths = (statistics.fmean(map(len, texts)) for texts in (predictions, references))
+    print("{} examples, mean length {:.1f} characters, of the references {:.1f}".format(len(scores), *lengths))
+    print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references)))
+    print("means of", ", ".join(metric.signature for metric in METRICS.values()))
+    print(json.dumps(average(scores)))
+    return 0
+
+
+def write_csv(
+    path: str | Path, examples: Sequence[Example], predictions: Sequence[str], scores: Sequence[dict[str, float]]
+) -> None:
+    """Write a row an example: content, reference, prediction and a column for each score."""
+    with atomic_text(path) as file:
+        file.write("\ufeff")  # without a byte order mark Excel takes the file for the system's old code page
+        writer = csv.writer(file)
+        writer.writerow(["content", "reference", "prediction", *scores[0]])
+        for example, prediction, each in zip(examples, predictions, scores, strict=True):
+            # Half a surrogate pair, which JSON can spell in a prediction and UTF-8 cannot, becomes a question mark.
+            text = prediction.encode(errors="replace").decode()
+            writer.writerow([example.content, example.title, text, *each.values()])
+
+
+if __name__ == "__main__":
+    cli.run(main)

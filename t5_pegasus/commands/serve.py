@@ -1,0 +1,37 @@
+"""Serve a model over HTTP.
+
+SageMaker's contract (/ping, /invocations), an API with OpenAPI (/v1/titles, /openapi.json), /metrics, and a page at /.
+"""
+
+import os
+from collections.abc import Sequence
+
+from .. import cli
+from ..config import GenerationConfig
+from ..decoding.options import DataConfig
+from ..engines.options import LoadConfig
+from ..serving.options import ServingConfig, find_model, make_service, options_from_environment
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or Ctrl-C; everything accepted by then is answered."""
+    parser = cli.make_parser("Serve titles over HTTP, as a SageMaker container and with a page at /.")
+    cli.add_flags(parser, LoadConfig, ServingConfig)
+    cli.add_flags(parser, DataConfig, only=("max_source_length", "long_text"))
+    cli.add_flags(parser, GenerationConfig, of_model=True)
+    parser.set_defaults(**options_from_environment(os.environ))
+    flags = parser.parse_args(argv)
+    model = find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+    service = make_service(
+        cli.config_from(flags, ServingConfig),
+        model,
+        GenerationConfig.of_model(model.model_dir, **cli.given(flags, GenerationConfig)),
+        cli.config_from(flags, DataConfig),
+    )
+    from ..serving.supervisor import serve
+
+    return serve(service)
+
+
+if __name__ == "__main__":
+    cli.run(main)
