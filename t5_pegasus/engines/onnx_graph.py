@@ -32,7 +32,6 @@ from ..networks.t5 import PegasusT5
 from .activations import approximates_gelu
 
 OPSET = 24
-
 MICROSOFT = "com.microsoft"  # operations that ONNX Runtime has beyond the standard
 
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64

@@ -33,7 +33,6 @@ _SPECIAL_PIECES = {
     SEP: ("</s>",),
     "[MASK]": ("<extra_id_0>", "▁<extra_id_0>"),
 }
-
 _WORD_START = "▁"
 
 _EMBEDDING, _HEAD = "shared/embedding", "decoder/logits/kernel"
@@ -41,7 +40,6 @@ _EMBEDDING, _HEAD = "shared/embedding", "decoder/logits/kernel"
 # Hugging Face writes the first of these for all, but an old file may have the others too, and a weight that was never
 # used.
 _SAME_AS_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 

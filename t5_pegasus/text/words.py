@@ -25,14 +25,11 @@ from .tokenizer import PegasusTokenizer
 SPECIAL_TOKENS = ("[PAD]", *(f"[unused{n}]" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>")
 
 _ASCII = "".join(sorted(set(string.printable) - set(string.whitespace) - set(string.ascii_uppercase)))
-
 _MARKS = (
     "，。、；：？！…—～·“”‘’（）《》〈〉「」『』【】〔〕％＋－＝／＂＃＆＊＜＞＠［］｛｝｜￥"
     "–―‧′″°℃§×÷±≈≠≤≥∞→←↑↓√∑△○●◎◇◆□■★☆①②③④⑤⑥⑦⑧⑨⑩０１２３４５６７８９αβγδεθλμπρστφω"
 )
-
 _LETTERS = string.digits + string.ascii_lowercase
-
 # What WordPiece cuts into pieces: of all other scripts, jieba returns single characters.
 _LATIN = re.compile("[0-9a-z]+")
 
