@@ -71,7 +71,10 @@ def test_a_batch_is_decoded_as_each_text_alone_and_reports_titles_on_the_way(tra
         sources, config, (), lambda index: index != 1, {index: titles.append for index, titles in reported.items()}
     )
     alone = trained_title.generate_n_best(texts, num_beams=2)
-    assert [answers[0].titles, answers[2].titles] == [alone[0], alone[2]]
+    for index in (0, 2):
+        (found,), (expected,) = answers[index].titles, alone[index]
+        assert (found.text, found.ids) == (expected.text, expected.ids)
+        assert found.score == pytest.approx(expected.score, abs=1e-4)
     assert answers[1].titles[0].ids == ()
     assert [answer.source_tokens for answer in answers] == list(map(len, sources))
     for index, titles in reported.items():

@@ -30,7 +30,6 @@ _MARKS = (
     "–―‧′″°℃§×÷±≈≠≤≥∞→←↑↓√∑△○●◎◇◆□■★☆①②③④⑤⑥⑦⑧⑨⑩０１２３４５６７８９αβγδεθλμπρστφω"
 )
 _LETTERS = string.digits + string.ascii_lowercase
-
 # What WordPiece cuts into pieces: of all other scripts, jieba returns single characters.
 _LATIN = re.compile("[0-9a-z]+")
 
