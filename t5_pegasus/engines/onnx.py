@@ -70,7 +70,8 @@ class OnnxEngine:
             )
         except Exception as error:  # the runtime's own errors have no common base
             raise CheckpointError(f"{model_dir} is not an exported model, or damaged: {error}") from error
-        self._heads, self._head_size = config["num_attention_heads"], config["attention_head_size"]
+        shapes = {value.name: value.shape for value in self._decoder.get_inputs()}
+        _, self._heads, _, self._head_size = shapes["key_0"]
         self._vocab_size = config["vocab_size"]
         self._encoder_outputs = [output.name for output in self._encoder.get_outputs()]
         outputs = (output.name for output in self._decoder.get_outputs())
