@@ -14,5 +14,5 @@ def check_activations(names: Iterable[str]) -> None:
         if name not in OPERATIONS:
             raise OptionError(
                 f"hidden_act must be {', '.join(OPERATIONS)} for engines keras and onnx, got {name}; "
-                "take engine reference"
+                "use engine reference"
             )

@@ -13,27 +13,28 @@ from ..decoding.logits import Edits
 from ..errors import CheckpointError
 from .exported import GRAPH_FILES, check_export
 
-_STEPS = 16  # for which the caches have slots left when they are made anew
-_SHARED = 8  # times the tokens of one beam that a source's cache may hold, before its beams get caches of their own
-_FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written where they are
+_STEPS = 16  # for which caches have free slots when they are made anew
+_SHARED = 8  # times the tokens of one beam that a source's cache may hold before its beams get their own caches
+_FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written in place
 
 
 class Slots(NamedTuple):
-    """What the slots of the caches hold: a token each, of any beam that reads the cache.
+    """What the slots of the caches hold: one token each, of any beam that reads the cache.
 
-    used: slots so far, the same in every cache. positions: int64 [caches, slots], of the tokens. past: bool [caches,
-    beams of a cache, slots], True where a slot holds a token of the beam's own. apart: False where a cache is a
-    source's, True where it is one beam's.
+    used: slots so far, the same number in every cache.
+    positions: int64 [caches, slots], of the tokens.
+    past: bool [caches, beams of a cache, slots], True where the slot's token belongs to the beam.
+    per_beam: whether a cache belongs to one beam; else to a source and all its beams.
     """
 
     used: int
     positions: np.ndarray
     past: np.ndarray
-    apart: bool
+    per_beam: bool
 
 
 class State(NamedTuple):
-    """Where a batch stands: tensors of the runtime by their names in `decoder.onnx` (see `onnx_graph`)."""
+    """What a batch has computed so far: the runtime's tensors by their names in `decoder.onnx` (see `onnx_graph`)."""
 
     position: int
     slots: Slots
@@ -47,7 +48,7 @@ class OnnxEngine:
 
     Args:
         model_dir: made by `t5_pegasus.export`.
-        num_threads: of one operation; 0 takes as many as there are cores for this process.
+        num_threads: of one operation; 0 takes as many as this process may use cores.
 
     Raises CheckpointError for what `exported.check_export` refuses, and for graphs that cannot be loaded.
     """
@@ -55,7 +56,7 @@ class OnnxEngine:
     def __init__(self, model_dir: str | Path, num_threads: int = 0) -> None:
         model_dir, config = Path(model_dir), check_export(model_dir)
         options = onnxruntime.SessionOptions()
-        # By itself the runtime counts the machine's cores, not those this process may run on (its CPU affinity).
+        # The runtime itself counts the machine's cores, not those this process may run on (its CPU affinity).
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         options.intra_op_num_threads = num_threads or (allowed if allowed < (os.cpu_count() or 1) else 0)
         options.log_severity_level = 3
@@ -66,7 +67,8 @@ class OnnxEngine:
             )
         except Exception as error:  # the runtime's own errors have no common base
             raise CheckpointError(f"{model_dir} is not an exported model, or damaged: {error}") from error
-        self._heads, self._head_size = config.num_attention_heads, config.attention_head_size
+        shapes = {value.name: value.shape for value in self._decoder.get_inputs()}
+        _, self._heads, _, self._head_size = shapes["key_0"]
         self._vocab_size = config.vocab_size
         self._encoder_outputs = [output.name for output in self._encoder.get_outputs()]
         outputs = (output.name for output in self._decoder.get_outputs())
@@ -96,14 +98,14 @@ class OnnxEngine:
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """Advance every beam by one token; see `decoding.search.Engine`."""
         position, slots, caches, cross, binding = state
-        rows, beams, places = parents.ravel(), tokens.shape[1], slots.past.shape[2]
-        # A beam's past is that of the beam it goes on from: what has been written stays where it is.
-        past = slots.past.reshape(-1, places)[rows].reshape(-1, 1 if slots.apart else beams, places)
-        owners = (rows // slots.past.shape[1]).reshape(past.shape[:2])[:, 0]  # the caches they are in
+        rows, beams, num_slots = parents.ravel(), tokens.shape[1], slots.past.shape[2]
+        # A beam takes over the past of its parent: the keys and values themselves are not moved.
+        past = slots.past.reshape(-1, num_slots)[rows].reshape(-1, 1 if slots.per_beam else beams, num_slots)
+        owners = (rows // slots.past.shape[1]).reshape(past.shape[:2])[:, 0]  # index of each cache in the last step's
         stay = np.array_equal(owners, np.arange(len(slots.past)))
-        slots = Slots(slots.used, slots.positions[owners], past, slots.apart)
-        if not stay or slots.used + past.shape[1] > places:
-            # Nothing else may hold the caches, so that each is freed when it has been moved.
+        slots = Slots(slots.used, slots.positions[owners], past, slots.per_beam)
+        if not stay or slots.used + past.shape[1] > num_slots:
+            # Nothing else may hold the caches, so that each is freed as soon as it has been copied.
             binding.clear_binding_inputs()
             binding.clear_binding_outputs()
             if len(sources) < cross["mask"].shape()[0]:
@@ -130,7 +132,7 @@ class OnnxEngine:
             binding.bind_output(name)
         self._decoder.run_with_iobinding(binding)
         found = binding.get_outputs_as_ortvaluevector()
-        best, log_probs = (found[place].numpy().reshape(*tokens.shape, -1) for place in range(len(_FOUND)))
+        best, log_probs = (found[index].numpy().reshape(*tokens.shape, -1) for index in range(len(_FOUND)))
         return (
             State(position + 1, slots._replace(used=slots.used + len(readers)), caches, cross, binding),
             best,
@@ -138,7 +140,7 @@ class OnnxEngine:
         )
 
     def _bind(self, caches: dict[str, OrtValue], cross: dict[str, OrtValue]) -> Any:
-        """Return the decoder's inputs and outputs that stay from step to step; it writes the caches where they are."""
+        """Return the decoder's inputs and outputs that stay from step to step; it writes the caches in place."""
         binding = self._decoder.io_binding()
         for name in _FOUND:  # the runtime's outputs are in this order of binding
             binding.bind_output(name)
@@ -149,8 +151,8 @@ class OnnxEngine:
         return binding
 
     def _keep(self, cross: dict[str, OrtValue], sources: np.ndarray) -> dict[str, OrtValue]:
-        """Return what the encoder found of the sources that stay; `cross` is used up."""
-        old_mask = cross.pop("mask")  # which `numpy` shows without a copy: it must live until one is made
+        """Return the keys, values and mask of the sources that stay; `cross` is emptied."""
+        old_mask = cross.pop("mask")  # must outlive `numpy`'s view of it
         mask = old_mask.numpy()[sources]
         everything = np.broadcast_to(np.arange(mask.shape[-1]), (len(sources), mask.shape[-1]))
         return {"mask": OrtValue.ortvalue_from_numpy(mask), **self._take(cross, sources, everything)}
@@ -158,36 +160,38 @@ class OnnxEngine:
     def _move(
         self, slots: Slots, caches: dict[str, OrtValue], owners: np.ndarray, position: int
     ) -> tuple[Slots, dict[str, OrtValue]]:
-        """Return slots with room, and the caches of some owners: only tokens that a live beam goes back to.
+        """Return slots with room, and the caches of `owners`, of which only tokens in a live beam's past are kept.
 
-        `caches` are used up.
+        `caches` is emptied.
         """
-        _, positions, past, apart = slots
-        if not apart and past.any(axis=1).sum(axis=1).max() > _SHARED * position:
-            # Each beam reads all that its cache holds: where beams have little in common, that is mostly in vain.
-            apart, beams = True, past.shape[1]
+        _, positions, past, per_beam = slots
+        if not per_beam and past.any(axis=1).sum(axis=1).max() > _SHARED * position:
+            # A beam reads its whole cache: where beams have little in common, most of that is other beams' tokens.
+            per_beam, beams = True, past.shape[1]
             owners, positions = np.repeat(owners, beams), np.repeat(positions, beams, axis=0)
             past = past.reshape(len(owners), 1, -1)
         needed = past.any(axis=1)  # [caches, slots]
         used = int(needed.sum(axis=1).max())
-        # Needed slots first, in their order; in those to be written any numbers will do.
+        # Needed slots first, in their order; what the free ones hold does not matter.
         order = np.argsort(~needed, axis=1, kind="stable")[:, :used]
         order = np.pad(order, ((0, 0), (0, past.shape[1] * _STEPS)))
         positions = np.take_along_axis(positions, order, axis=1)
         past = np.take_along_axis(past, order[:, None], axis=2)
         past[:, :, used:] = False
-        return Slots(used, positions, past, apart), self._take(caches, owners, order)
+        return Slots(used, positions, past, per_beam), self._take(caches, owners, order)
 
-    def _take(self, values: dict[str, OrtValue], owners: np.ndarray, places: np.ndarray) -> dict[str, OrtValue]:
-        """Return tensors [owners, heads, length, head_size] at places int [owners, new length] of some owners.
+    def _take(self, values: dict[str, OrtValue], owners: np.ndarray, indices: np.ndarray) -> dict[str, OrtValue]:
+        """Return tensors [owners, heads, new length, head_size]: at `indices` int [owners, new length] of `owners`.
 
-        `values` are used up: at no time are there two of more than one.
+        `values`, tensors [all, heads, length, head_size], is emptied: at no time are two tensors there twice.
         """
         length = next(iter(values.values())).shape()[2]
         heads = owners[:, None] * self._heads + np.arange(self._heads)
-        rows = OrtValue.ortvalue_from_numpy(heads[..., None].astype(np.int64) * length + places[:, None])
+        rows = OrtValue.ortvalue_from_numpy(
+            heads[..., None].astype(np.int64) * length + indices[:, None]
+        )  # [owners, heads, new length]
         taken = {}
         for name in list(values):
-            # By the runtime, whose memory is in use already: new pages cost more than what is written to them.
+            # By the runtime, which reuses its memory: fresh pages cost more than what is written to them.
             taken[name] = self._gather.run_with_ort_values(None, {"values": values.pop(name), "rows": rows})[0]
         return taken

@@ -1,7 +1,7 @@
 """TensorFlow, tf-keras and bert4keras, imported in the one way in which they work together.
 
-bert4keras 0.11.5 is made for Keras 2; with TensorFlow 2.21 it runs on tf-keras, if two variables of the environment are
-set before the first import. No other module imports these packages.
+bert4keras 0.11.5 is made for Keras 2. With TensorFlow 2.21 it runs on tf-keras if two environment variables are set
+before the first import. No other module imports these packages.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what C++ writes to standard error; show it if the import fails.
+    """Hold back what C++ writes to standard error; show it if the import fails.
 
-    TensorFlow greets with a page about the machine, before any of its log levels is in force.
+    TensorFlow prints a page about the machine before any of its log levels takes effect.
     """
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as greeting:
-        os.dup2(greeting.fileno(), 2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
         try:
             yield
         except BaseException:
-            greeting.seek(0)
-            os.write(saved, greeting.read())
+            output.seek(0)
+            os.write(saved, output.read())
             raise
         finally:
             os.dup2(saved, 2)
@@ -60,7 +60,7 @@ with _quiet():
     import tf_keras as keras
 
     for gpu in tf.config.list_physical_devices("GPU"):
-        # Without it TensorFlow takes all of the GPU's memory at once, and a second process finds none.
+        # Otherwise TensorFlow takes all of the GPU's memory at once, and none is left for a second process.
         tf.config.experimental.set_memory_growth(gpu, True)
 
 tf.get_logger().setLevel("ERROR")

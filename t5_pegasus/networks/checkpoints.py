@@ -1,7 +1,7 @@
 """Weights in and out of files: TensorFlow checkpoints, Keras HDF5, safetensors.
 
-Every weight of the network has one name, its name in a T5 checkpoint (`decoder/block_003/layer_001/…/q`). A format is a
-reader into a dict of such names, a writer from it, and a row in `FORMATS`.
+Every weight of the network has one name, that of a T5 checkpoint (`decoder/block_003/layer_001/…/q`). A format is a
+reader into a dict of such names, a writer, and a row in `FORMATS`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _OPTIMIZER_STATE = (
     *("/Adam", "/Adam_1", "beta1_power", "beta2_power", "global_step"),
 )
 
-# What the three libraries raise for a file that is cut off, damaged or of another make.
+# What the three libraries raise for a file that is cut off, damaged or of another kind.
 _READ_ERRORS = (OSError, LookupError, ValueError, RuntimeError, tf.errors.OpError, safetensors.SafetensorError)
 
 _SAVE_AGAIN = 'save the weights again with model.save_weights("best_model.weights", save_format="h5")'
@@ -41,9 +41,9 @@ def load_weights(t5: Any, path: str | Path) -> None:
 
     Args:
         t5: bert4keras's T5 object, as `build_model` returns it.
-        path: a TensorFlow checkpoint (its prefix, such as `model.ckpt`) with official names of either kind,
-            `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever it is called;
-            a safetensors file of `save_weights`. Half precision is widened to float32.
+        path: a TensorFlow checkpoint (its prefix, such as `model.ckpt`) with either kind of official names,
+            `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever its name; a
+            safetensors file of `save_weights`. Half precision is widened to float32.
 
     Where the head is tied to the embedding (`tie_word_embeddings`) a file need not have its matrix.
 
@@ -55,9 +55,9 @@ def load_weights(t5: Any, path: str | Path) -> None:
 
 
 def read_weights(t5: Any, path: str | Path) -> Weights:
-    """Return the arrays of a weights file by the names in it, which are those of `named_variables` where it is ours.
+    """Return the arrays of a weights file by the names in it: those of `named_variables` in our own files.
 
-    `t5` tells HDF5's layers apart. Raises CheckpointError for a file that cannot be read.
+    An HDF5 file has layer names only; `t5` maps them. Raises CheckpointError for a file that cannot be read.
     """
     path = Path(str(path).removesuffix(".index"))
     try:
@@ -67,7 +67,7 @@ def read_weights(t5: Any, path: str | Path) -> Weights:
 
 
 def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
-    """Set every weight of the network; `path` is where they are from, for the errors of `load_weights`."""
+    """Set every weight of the network; `path` is their file, for the errors of `load_weights`."""
     variables, tied = named_variables(t5), _is_tied(t5)
     if tied and EMBEDDING in found:
         found = {HEAD: found[EMBEDDING].T, **found}
@@ -98,8 +98,8 @@ def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
 def save_weights(t5: Any, path: str | Path) -> None:
     """Save every weight: safetensors for a name in `.safetensors`, a TensorFlow checkpoint for `.ckpt`, else HDF5.
 
-    The file appears whole or not at all. The HDF5 file is what Keras's own `load_weights` reads, unless its name ends
-    in `.weights.h5`, where Keras expects its newer layout. Raises CheckpointError where the disk is full or read-only.
+    The file appears whole or not at all. Keras's own `load_weights` reads the HDF5 file, unless its name ends in
+    `.weights.h5`, for which Keras expects its newer layout. Raises CheckpointError if the disk is full or read-only.
     """
     path = Path(path)
     format_ = next((row for row in FORMATS if path.suffix == row.suffix), HDF5)
@@ -148,12 +148,12 @@ def _listed(verb: str, items: list[str]) -> list[str]:
 
 
 def _transposed_on_disk(weights: Iterable[tuple[str, np.ndarray]]) -> Weights:
-    """Turn the position biases round: T5 checkpoints have [heads, buckets], Keras has [buckets, heads]."""
+    """Transpose the position biases: T5 checkpoints have [heads, buckets], Keras has [buckets, heads]."""
     return {name: value.T if "relative_attention_bias" in name else value for name, value in weights}
 
 
 def _named_values(t5: Any) -> Weights:
-    """Return the values of the weights as they stand in a T5 checkpoint."""
+    """Return the values of the weights as a T5 checkpoint has them."""
     values = _transposed_on_disk((name, variable.numpy()) for name, variable in named_variables(t5).items())
     return {name: np.ascontiguousarray(value) for name, value in values.items()}
 
@@ -171,7 +171,7 @@ def _read_checkpoint(path: Path, t5: Any) -> Weights:
     names = [name for name in reader.get_variable_to_shape_map() if not name.endswith(_OPTIMIZER_STATE)]
     if any(".ATTRIBUTES" in name for name in names):
         raise CheckpointError(f"{path} is a TensorFlow checkpoint of Keras objects, without layer names; {_SAVE_AGAIN}")
-    # T5.1.1 checkpoints say layer_norm (at the very end final_layer_norm), mT5's rms_norm everywhere.
+    # T5.1.1 checkpoints have layer_norm (and final_layer_norm for the last one), mT5's have rms_norm.
     return _transposed_on_disk(
         (name.replace("final_layer_norm", "rms_norm").replace("layer_norm", "rms_norm"), reader.get_tensor(name))
         for name in names
@@ -188,7 +188,7 @@ def _write_checkpoint(path: Path, t5: Any) -> None:
             shape_and_slices=[""] * len(values),
             tensors=list(values.values()),
         )
-        # The index goes first and comes last: it is what makes a checkpoint be there, and it must be of these data.
+        # The old index is removed first and the new one comes last: an index must never be beside other data.
         path.with_name(f"{path.name}.index").unlink(missing_ok=True)
         for ending in (".data-00000-of-00001", ".index"):
             prefix.with_name(prefix.name + ending).replace(path.with_name(path.name + ending))
@@ -208,14 +208,14 @@ def _read_hdf5(path: Path, t5: Any) -> Weights:
         for layer in layers:
             names = mapping.get(layer, [])
             for position, name in enumerate(_hdf5_names(root[layer], "weight_names")):
-                # One too many for its layer keeps the name it has in the file, and is found to be left over.
+                # A weight that its layer does not have keeps its name in the file, and is reported as left over.
                 official = names[position] if position < len(names) else f"{layer}/{name}"
                 weights[official] = root[layer][name][()]
     return weights
 
 
 def _hdf5_names(group: Any, attribute: str) -> list[str]:
-    """Return a list of names; Keras cuts a list too long for one attribute into `name0`, `name1`, …."""
+    """Return a list of names; Keras splits one that is too long for an attribute into `name0`, `name1`, …."""
     chunks = [group.attrs[attribute]] if attribute in group.attrs else []
     while f"{attribute}{len(chunks)}" in group.attrs:
         chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
@@ -223,7 +223,7 @@ def _hdf5_names(group: Any, attribute: str) -> list[str]:
 
 
 def _write_hdf5(path: Path, t5: Any) -> None:
-    # Made in memory: HDF5 itself may bring the process down when a write fails.
+    # Made in memory: HDF5 itself may crash the process when a write fails.
     image = io.BytesIO()
     variables, mapping = named_variables(t5), t5.variable_mapping()
     with h5py.File(image, "w") as file:
@@ -254,7 +254,7 @@ def _write_safetensors(path: Path, t5: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A kind of weights file: how to know it, read it and write it."""
+    """A kind of weights file: how to recognise, read and write it."""
 
     suffix: str
     recognises: Callable[[Path], bool]

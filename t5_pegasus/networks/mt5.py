@@ -1,12 +1,12 @@
 """The weights of mT5, under the names and with the vocabulary of T5-PEGASUS.
 
-mT5 has the network of T5-PEGASUS but reads pieces of sentencepiece, not words. As the official model was begun, a word
-that is a piece takes that piece's rows of embedding and head, another word the means of the rows of its pieces
-(bert4keras's `keep_tokens` and `compound_tokens`); everything else is taken as it is.
+mT5 has the network of T5-PEGASUS but reads sentencepiece's pieces, not words. The official model was started like this:
+a word that is a piece takes that piece's rows of embedding and head, any other word the means of its pieces' rows
+(bert4keras's `keep_tokens` and `compound_tokens`); everything else is copied.
 
-What then still differs from mT5, and is left to training: the gelu, exact here and approximated by a tanh there (by
-less than 0.001), and the position bias in cross-attention, which mT5 has not and `"cross_position_bias": false` in
-config.json leaves out.
+Two differences from mT5 remain and are left to training: the gelu, exact here and a tanh approximation there (less than
+0.001 off), and the position bias in cross-attention, which mT5 lacks (`"cross_position_bias": false` in config.json
+leaves it out).
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from .checkpoints import Weights, assign_weights, read_weights
 from .t5 import PegasusT5
 from .t5_description import EMBEDDING, HEAD
 
-# mT5's pieces for our special tokens, the first that there is. Its decoder starts with <pad>, as ours does with [CLS].
+# mT5's pieces for our special tokens; the first that exists is taken. Its decoder starts with <pad>, ours with [CLS].
 _SPECIAL_PIECES = {
     PAD: ("<pad>",),
     UNK: ("<unk>",),
@@ -36,15 +36,14 @@ _SPECIAL_PIECES = {
 }
 _WORD_START = "▁"
 
-# Hugging Face writes the first of these for all, but an old file may have the others too, and a weight that was never
-# used.
+# Hugging Face writes shared.weight only, but an old file may have these too, and a weight that was never used.
 _SAME_AS_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where the rows of the new vocabulary come from: one piece, the mean of several, or nowhere."""
+    """Where the rows of the new vocabulary come from: one piece, the mean of several, or random numbers."""
 
     kept: int
     compound: int
@@ -65,11 +64,10 @@ def load_mt5(
         weights: a TensorFlow checkpoint with T5's names, or a safetensors file with these or Hugging Face's.
         spm_file: mT5's vocabulary, `spiece.model`.
         tokenizer: has the new vocabulary.
-        seed: of the random rows, which are drawn around the mean row, each column as widely as it is spread.
+        seed: of the random rows, which have each column's mean and deviation.
 
-    Raises CheckpointError where the weights cannot be read or fit neither the network nor the vocabulary, DataError for
-    a file that sentencepiece cannot read, PegasusError where sentencepiece is not installed; the network is then as it
-    was.
+    Raises CheckpointError if the weights cannot be read, or do not fit the network or the vocabulary; DataError for a
+    file that sentencepiece cannot read; PegasusError if sentencepiece is not installed. The network is then as it was.
     """
     if tokenizer.vocab_size != t5.config.vocab_size:
         raise CheckpointError(
@@ -78,7 +76,7 @@ def load_mt5(
         )
     pieces = _load_pieces(spm_file)
     rows = map_vocabulary(tokenizer.tokens, pieces)
-    # In half precision, which Hugging Face's files may have, the means would be rounded.
+    # Hugging Face's files may be in half precision, in which the means would be rounded.
     found = {name: value.astype(np.float32, copy=False) for name, value in read_weights(t5, weights).items()}
     values = _with_our_names(found)
     missing = [name for name in (EMBEDDING, HEAD) if name not in values]
@@ -89,7 +87,7 @@ def load_mt5(
         )
     embedding, head = values[EMBEDDING], values[HEAD].T
     for name, matrix in ((EMBEDDING, embedding), (HEAD, head)):
-        # mT5 has a few rows more than pieces, for the sake of a round number.
+        # mT5 has a few more rows than pieces, to reach a round number.
         if len(matrix) < pieces.get_piece_size():
             raise CheckpointError(
                 f"{weights} has {len(matrix)} rows in {name} but {spm_file} has {pieces.get_piece_size()} pieces; use "
@@ -97,7 +95,7 @@ def load_mt5(
             )
     random = np.random.default_rng(seed)
     values[EMBEDDING] = map_rows(embedding[: pieces.get_piece_size()], rows, random)
-    # bert4keras multiplies the decoder's output by hidden_size ** -0.5, mT5 does not.
+    # bert4keras multiplies the decoder's output by hidden_size ** -0.5; mT5 does not.
     values[HEAD] = map_rows(head[: pieces.get_piece_size()], rows, random).T * t5.config.hidden_size**0.5
     assign_weights(t5, values, weights)
     counts = [min(len(ids), 2) for ids in rows]
@@ -105,14 +103,14 @@ def load_mt5(
 
 
 def map_vocabulary(tokens: Sequence[str], pieces: Any) -> list[tuple[int, ...]]:
-    """Return for each token the ids of the pieces that stand for it: one, several, or none.
+    """Return for each token the ids of its pieces: one, several, or none.
 
-    A Chinese word, a sign or a `##` piece is the piece of its name, which follows on what stands before, rather than
-    the one with ▁ before, which begins a word; an English word or a number is the latter rather. What is neither is cut
-    by sentencepiece, and a ▁ that stands alone, like what sentencepiece does not know, is left out.
+    A Chinese word, a sign or a `##` piece is preferably the piece of the same text, which continues a word; an English
+    word or a number is preferably the piece with ▁, which begins one. Any other token is cut by sentencepiece; a single
+    ▁ and what sentencepiece does not know are left out.
 
     Args:
-        tokens: of a vocabulary as BERT's.
+        tokens: of a vocabulary like BERT's.
         pieces: `sentencepiece.SentencePieceProcessor`.
     """
     ids = {pieces.id_to_piece(index): index for index in range(pieces.get_piece_size())}
@@ -120,7 +118,7 @@ def map_vocabulary(tokens: Sequence[str], pieces: Any) -> list[tuple[int, ...]]:
 
 
 def map_rows(matrix: np.ndarray, rows: Sequence[tuple[int, ...]], random: np.random.Generator) -> np.ndarray:
-    """Return float32 [rows, width]: the mean of the old rows named, a random row where none is; matrix [old, width]."""
+    """Return float32 [rows, width]: the mean of the given rows of `matrix` [old, width], random where none is given."""
     matrix = matrix.astype(np.float32, copy=False)
     mean, spread = matrix.mean(axis=0), matrix.std(axis=0)
     mapped = [matrix[list(ids)].mean(axis=0) if ids else random.normal(mean, spread) for ids in rows]
@@ -163,9 +161,9 @@ def _load_pieces(spm_file: str | Path) -> Any:
 
 
 def _with_our_names(values: Weights) -> Weights:
-    """Turn the weights of Hugging Face's MT5 into those of T5's names; others stay as they are.
+    """Return the weights of Hugging Face's MT5 under T5's names; others stay as they are.
 
-    Hugging Face has all matrices but the embedding as [out, in], turned against ours.
+    Hugging Face stores all matrices but the embedding as [outputs, inputs], ours are transposed.
     """
     if not any(name.endswith(".weight") for name in values):
         return values
@@ -176,7 +174,7 @@ def _with_our_names(values: Weights) -> Weights:
 
 
 def _our_name(name: str) -> str:
-    """Return T5's name of a weight: `encoder.block.0.layer.1.DenseReluDense.wi_0.weight` has `…/wi_0/kernel`."""
+    """Return T5's name of a weight: `encoder.block.0.layer.1.DenseReluDense.wi_0.weight` is `…/wi_0/kernel`."""
     if name == "lm_head.weight":
         return HEAD
     name = re.sub(r"\b(block|layer)\.(\d+)\b", lambda match: f"{match[1]}_{int(match[2]):03}", name)

@@ -1,8 +1,8 @@
 """T5-PEGASUS as a bert4keras model: built from config.json, exact under padding and in mixed precision.
 
-The network is bert4keras's own T5 (its layers, its weight names); what is changed is listed in `_LAYERS` and in the
-classes below it, each with its reason. The layers stand in the order that stock bert4keras has them in, so that
-Keras's `load_weights`, which goes by that order, takes weights from one to the other.
+The network is bert4keras's own T5 (its layers, its weight names); the changes are listed in `_LAYERS` and in the
+classes below it, each with its reason. Layers are in the order of stock bert4keras: Keras's `load_weights` goes by that
+order, and is to load the weights of one into the other.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ _dropout_seed: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar
 def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
     """Make dropout inside the `with` a pure function of `seed`, int32 [2], and of the layer.
 
-    Training derives the seed from the number of the step, so that there is no random state to save: a resumed run and
-    a layer that is computed twice draw the same numbers.
+    Training derives the seed from the step number, so there is no random state to save: a resumed run draws the same
+    numbers, and so does a layer that is computed twice.
     """
     token = _dropout_seed.set(seed)
     try:
@@ -42,16 +42,16 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
 
 
 class Dropout(keras.layers.Layer):  # type: ignore[misc]
-    """Dropout whose numbers `dropout_seed` decides; outside of it TensorFlow's own random state does."""
+    """Dropout that draws from `dropout_seed`; outside of it, from TensorFlow's own random state."""
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.rate = rate
-        self.salt = zlib.crc32(self.name.encode()) % 2**31  # layers drop apart from each other
+        self.salt = zlib.crc32(self.name.encode()) % 2**31  # each layer draws its own numbers
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        """Set a share `rate` of the values to 0 and scale up the others; in inference change nothing."""
+        """Set a share `rate` of the values to 0 and scale up the others; change nothing in inference."""
         if not self.rate:
             return inputs
 
@@ -81,7 +81,7 @@ class RMSNorm(bert4keras.layers.LayerNormalization):  # type: ignore[misc]
 
 
 class EncoderOutputNorm(RMSNorm):
-    """The encoder's last norm, which sets its output at padding to exactly 0, where `Attention` finds it again."""
+    """The encoder's last norm; its output at padding is exactly 0, by which `Attention` recognises it."""
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Float [batch, source_len, hidden], mask bool [batch, source_len] to the same shape and type."""
@@ -90,10 +90,10 @@ class EncoderOutputNorm(RMSNorm):
 
 
 class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
-    """bert4keras's attention which never sees padding, with biases and softmax in float32, whatever the compute type.
+    """bert4keras's attention that never sees padding, with biases and softmax in float32, whatever the compute type.
 
-    In `t5.model` the mask of the context comes with the encoder's output. `t5.decoder` alone is fed an array, which has
-    none: there a position that is 0 throughout is padding, and no other is, since the encoder ends in a norm.
+    In `t5.model` the context's mask comes with the encoder's output. `t5.decoder` alone takes an array, which has none:
+    there a position whose values are all 0 is padding. No other position has that, since the encoder ends in a norm.
     """
 
     def call(self, inputs: list[tf.Tensor], mask: Any = None, **kwargs: Any) -> tf.Tensor:
@@ -114,9 +114,9 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
 
         Args:
             inputs: queries [batch, queries, heads, head_size], keys and values [batch, keys, heads, head_size], then
-                the causal mask (bool [queries, keys]) and the position bias [queries, keys, heads], where there are.
+                the causal mask (bool [queries, keys]) and the position bias [queries, keys, heads], if any.
             mask: (unused, bool [batch, keys]).
-            kwargs: `a_bias` is true where there is a causal mask, `p_bias` where there is a position bias.
+            kwargs: `a_bias` is true if there is a causal mask, `p_bias` if there is a position bias.
 
         Returns: attended values [batch, queries, heads, head_size], scores float32 [batch, heads, queries, keys].
         """
@@ -127,7 +127,7 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
         scores = tf.cast(tf.einsum("bqhd,bkhd->bhqk", query, key), tf.float32)
         if kwargs.get("p_bias"):
             scores += tf.cast(tf.transpose(biases.pop(0), (2, 0, 1)), tf.float32)
-        # Far below any score, and finite: where nothing is visible, -inf throughout would give NaN.
+        # Far below any score, and finite: a row of nothing but -inf would give NaN.
         scores = tf.where(visible, scores, tf.float32.min)
         weights = tf.nn.softmax(scores, axis=-1)
         if self.attention_dropout:
@@ -135,12 +135,12 @@ class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
         return tf.einsum("bhqk,bkhd->bqhd", tf.cast(weights, value.dtype), value), scores
 
     def build(self, input_shape: Any) -> None:
-        """Create the projections and the dropout; bert4keras makes a new dropout layer at each call."""
+        """Create the projections and the dropout; bert4keras creates a new dropout layer at each call."""
         super().build(input_shape)
         self.weights_dropout = Dropout(self.attention_dropout or 0, name=f"{self.name}-Weights-Dropout")
 
 
-# bert4keras's layers and what stands in for them. The weights and their names are the same.
+# bert4keras's layers and their replacements. The weights and their names are the same.
 _LAYERS = {
     keras.layers.Dropout: Dropout,
     bert4keras.layers.LayerNormalization: RMSNorm,
@@ -160,16 +160,16 @@ class _PegasusMixin:
 
     @property
     def initializer(self) -> Any:
-        """Return zeros: every weight is loaded, or set by `initialize`, once the network stands."""
+        """Return zeros: every weight is loaded, or set by `initialize`, once the network is built."""
         return keras.initializers.Zeros()
 
     def apply(self, inputs: Any = None, layer: Any = None, arguments: Any = None, **kwargs: Any) -> Any:
         if layer is keras.layers.Input and len(kwargs["shape"]) == 1:
-            # bert4keras's token inputs are float32, which any layer on them, such as a loss, rounds in mixed precision:
-            # float16 has integers to 2048.
+            # bert4keras's token inputs are float32, and any layer on them, such as a loss, rounds them in mixed
+            # precision: float16 has all integers to 2048 only.
             kwargs["dtype"] = "int32"
         elif layer is bert4keras.layers.RelativePositionEmbeddingT5:
-            # bert4keras has 32 and 128 written into its code, whatever config.json says.
+            # bert4keras's code has 32 and 128, whatever config.json says.
             kwargs["input_dim"] = self.relative_attention_num_buckets
             kwargs["max_distance"] = self.relative_attention_max_distance
         elif kwargs.get("name") == "Encoder-Output-Norm":
@@ -244,7 +244,7 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
 
 
 def recompute_activations(t5: PegasusT5) -> None:
-    """Let training keep no activation from within attention and feed-forward layers, but compute them a second time.
+    """Let training recompute the activations inside attention and feed-forward layers instead of keeping them.
 
     The gradients are the same: dropout draws the same numbers inside `dropout_seed`.
     """
@@ -257,16 +257,16 @@ def _recomputed(call: Any) -> Any:
     def recomputing(inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Gradients go to arguments only; a causal mask, being bool, has none.
         tensors = [inputs] if tf.is_tensor(inputs) else list(inputs)
-        places = [place for place, tensor in enumerate(tensors) if tensor.dtype.is_floating]
+        indices = [index for index, tensor in enumerate(tensors) if tensor.dtype.is_floating]
 
         @tf.recompute_grad  # type: ignore[untyped-decorator]
         def run(*floats: tf.Tensor) -> tf.Tensor:
             filled = list(tensors)
-            for place, tensor in zip(places, floats, strict=True):
-                filled[place] = tensor
+            for index, tensor in zip(indices, floats, strict=True):
+                filled[index] = tensor
             return call(filled[0] if tf.is_tensor(inputs) else filled, *args, **kwargs)
 
-        return run(*(tensors[place] for place in places))
+        return run(*(tensors[index] for index in indices))
 
     return recomputing
 
@@ -283,8 +283,8 @@ def build_model(
         model_dir: holds config.json and vocab.txt.
         weights: a TensorFlow checkpoint, an HDF5 or a safetensors file (see `checkpoints.load_weights`), or a kind of
             Weights. None takes model.ckpt or model.safetensors of the directory, or random weights if there is neither.
-        with_lm: True for probabilities, as bert4keras; "linear" for logits.
-        config_overrides: keys of config.json with other values, such as `cross_position_bias=False`.
+        with_lm: True for probabilities, as in bert4keras; "linear" for logits.
+        config_overrides: values that replace those of config.json, such as `cross_position_bias=False`.
 
     Returns: bert4keras's T5 object, with `encoder`, `decoder` and `model` (see `PegasusT5`).
 
@@ -353,10 +353,10 @@ def build_from_config(config: ModelConfig, with_lm: bool | str = True) -> Pegasu
 
 
 def initialize(t5: PegasusT5) -> None:
-    """Set random weights as T5 does for training from scratch: normal, scaled so that a product keeps its variance.
+    """Set random weights as T5 does for training from scratch: normal, scaled so that products keep the variance.
 
-    bert4keras starts every matrix at 0.02, which is fine for weights to be loaded over; a small model learns slowly
-    from there. Source: the T5 of Mesh TensorFlow, https://github.com/google-research/text-to-text-transfer-transformer.
+    bert4keras draws every matrix with a deviation of 0.02, which does for weights that are then loaded; a small model
+    learns slowly from there. Source: the T5 of Mesh TensorFlow, https://github.com/google-research/text-to-text-transfer-transformer.
     """
     config = t5.config
     inner = config.num_attention_heads * config.attention_head_size
@@ -376,8 +376,8 @@ def initialize(t5: PegasusT5) -> None:
         for ending, stddev in stddevs.items():
             if name.endswith(f"/{ending}"):
                 variable.assign(tf.random.normal(variable.shape, stddev=stddev))
-    # The head begins as the embedding, the two being one matrix in the first T5: a model that learns to find a token
-    # of the source can then write it, also one that no title of the training data has. bert4keras's factor of
+    # The head starts as the embedding, as in the first T5, where they are one matrix: a model that has learned to find
+    # a token of the source can then write it, even if no title in the training data has it. bert4keras's factor of
     # hidden_size ** -0.5 before the head keeps the logits' variance at 1.
     variables[HEAD].assign(tf.transpose(variables[EMBEDDING]))
     t5.from_scratch = True

@@ -15,7 +15,7 @@ class HeadLoss(NamedTuple):
     """
 
     loss: tf.Tensor  # summed cross entropy, in nats
-    right: tf.Tensor  # labels that have the highest logit
+    right: tf.Tensor  # number of labels that have the highest logit
     hidden_gradient: tf.Tensor
     kernel_gradient: tf.Tensor | None
 
@@ -34,7 +34,7 @@ def head_loss(
     """Return the cross entropy of `hidden @ kernel` against the labels that are not padding, and its gradients.
 
     Forward and backward in one pass, since with a large vocabulary the logits of a batch and their gradient would take
-    more memory than the rest of the network; and nothing is computed for padding.
+    more memory than the rest of the network. Nothing is computed for padding.
 
     Args:
         hidden: float [batch, target_len, hidden_size], the decoder's output; the products are in its type.
@@ -44,17 +44,17 @@ def head_loss(
         label_smoothing: share of the target's probability spread evenly over the vocabulary.
         pad_id: label that does not count.
         logits_at_once: limit of logits in memory.
-        static: compute padding too, for XLA, which must know every shape beforehand.
+        static: compute padding too, for XLA, which must know every shape in advance.
         learns: whether the kernel's gradient is wanted; that of `hidden` always is.
     """
     size, vocab_size = kernel.shape
     rows, row_labels = tf.reshape(hidden, (-1, size)), tf.reshape(labels, (-1,))
     counts = tf.cast(tf.not_equal(row_labels, pad_id), tf.float32)
-    places = None
+    indices = None
     if not static:
-        places = tf.where(counts > 0)[:, 0]
-        rows, row_labels, counts = (tf.gather(each, places) for each in (rows, row_labels, counts))
-    # As many chunks as the limit asks for, all alike; the last is filled up with rows that count nothing.
+        indices = tf.where(counts > 0)[:, 0]
+        rows, row_labels, counts = (tf.gather(each, indices) for each in (rows, row_labels, counts))
+    # As many chunks as the limit asks for, of equal size; the last is filled up with rows of weight 0.
     total = tf.shape(rows)[0]
     num_chunks = tf.maximum(1, -(-total // max(1, logits_at_once // vocab_size)))
     chunk = -(-total // num_chunks)
@@ -84,20 +84,14 @@ def head_loss(
         right += tf.reduce_sum(tf.cast(tf.equal(best, y), tf.float32) * count)
         return index + 1, loss, right, kernel_gradient, gradients
 
-    no_gradient = tf.zeros_like(kernel) if learns else tf.zeros(())
+    kernel_start = tf.zeros_like(kernel) if learns else tf.zeros(())
     _, loss, right, kernel_gradient, gradients = tf.while_loop(
         lambda index, *_: index < num_chunks,
         add_chunk,
-        (
-            0,
-            0.0,
-            0.0,
-            no_gradient,
-            tf.TensorArray(hidden.dtype, num_chunks, element_shape=(None, size)),
-        ),
+        (0, 0.0, 0.0, kernel_start, tf.TensorArray(hidden.dtype, num_chunks, element_shape=(None, size))),
         parallel_iterations=1,
     )
     hidden_gradient = tf.reshape(gradients.stack(), (-1, size))[:total]
-    if places is not None:
-        hidden_gradient = tf.scatter_nd(places[:, None], hidden_gradient, (tf.size(labels, tf.int64), size))
+    if indices is not None:
+        hidden_gradient = tf.scatter_nd(indices[:, None], hidden_gradient, (tf.size(labels, tf.int64), size))
     return HeadLoss(loss, right, tf.reshape(hidden_gradient, tf.shape(hidden)), kernel_gradient if learns else None)

@@ -6,17 +6,17 @@ from ..networks.backend import keras, tf
 from ..networks.checkpoints import named_variables
 from .options import LearningConfig
 
-MIN_SCALE = 1e-3  # so that a weight that is 0 can leave it; Adafactor's epsilon 2
+MIN_SCALE = 1e-3  # so that a weight of zeros can change; Adafactor's epsilon 2
 
 
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Learning rate from 0 up to `peak` over `warmup_steps`, then down to 0 at `total_steps`, in straight lines."""
+    """Learning rate that rises from 0 to `peak` over `warmup_steps`, then falls to 0 at `total_steps`, linearly."""
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
         self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Return the rate of a step, counted from 0; the first step already learns."""
+        """Return the rate of a step, counted from 0; that of the first step is above 0."""
         done = tf.cast(step, tf.float32) + 1
         peak_step = max(1, self.warmup_steps)
         up = done / peak_step
@@ -29,14 +29,12 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):  # typ
 
 
 class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
-    """Keras's AdamW, each weight updated by one kernel.
+    """Keras's AdamW, with one kernel for each weight; Keras's own takes a dozen, each with a temporary of its size.
 
-    Keras's own takes a dozen, each with a temporary of the weight's size.
-
-    With `scale_parameter` a weight's rate is times its root mean square, as Adafactor's is (Shazeer and Stern 2018,
-    section 8); decay goes by the rate itself. T5's random weights need it: embeddings start at 1, queries at
-    (hidden_size * head_size) ** -0.5, and Adam's steps, all of the size of the rate, are too short for the ones or too
-    long for the others.
+    With `scale_parameter` the rate is multiplied by the weight's root mean square, as in Adafactor (Shazeer and Stern
+    2018, section 8), but not for decay. T5's random weights need it: embeddings start at 1, queries at
+    (hidden_size * head_size) ** -0.5, and Adam's steps, all of the size of the rate, are too short for the former or
+    too long for the latter.
     """
 
     def __init__(self, *args: Any, scale_parameter: bool = False, **kwargs: Any) -> None:
@@ -66,9 +64,10 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
 
 
 def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay) -> Any:
-    """Return AdamW with clipping and, for a float16 model, loss scaling; decay spares norms and biases.
+    """Return AdamW with clipping and, for a float16 model, loss scaling; norms and biases are not decayed.
 
-    Its variables are there: a checkpoint restored into an optimizer that has none yet would miss them silently.
+    It has state for the weights that train (`PegasusT5.trainable`), made at once: a checkpoint restored into an
+    optimizer without variables would miss them silently.
     """
     optimizer = AdamW(
         schedule,

@@ -11,7 +11,7 @@ from ..networks.t5_description import EMBEDDING, HEAD
 from .loss import head_loss
 from .options import LearningConfig
 
-# Gives the n-th of so many equal parts of a batch: sources int32 [rows, source_len], targets int32 [rows, target_len].
+# Returns part `n` of `m` equal parts of a batch: sources int32 [rows, source_len], targets int32 [rows, target_len].
 Load = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -75,10 +75,10 @@ class TrainStep:
         """Take step `number`, counted from 0, and return its loss and accuracy, float32 scalars.
 
         Args:
-            number: of the step; dropout goes by it.
-            batches: at most `gradient_accumulation_steps`; each gives its part for a device.
-            num_tokens: target tokens in all of them on all devices, [CLS] not counted: what loss and accuracy are
-                means over.
+            number: of the step; it decides dropout.
+            batches: at most `gradient_accumulation_steps`; each returns its part for a device.
+            num_tokens: target tokens in all of them on all devices, [CLS] not counted: loss and accuracy are means
+                over them.
         """
         together = self._config.gradient_accumulation_steps
         sums = []

@@ -11,8 +11,9 @@ import safetensors.numpy
 from t5_pegasus.config import ModelConfig
 from t5_pegasus.errors import CheckpointError
 from t5_pegasus.locations import ROOT
+from t5_pegasus.networks import checkpoints
 from t5_pegasus.networks.backend import bert4keras, tf
-from t5_pegasus.networks.checkpoints import load_weights, named_variables, save_weights
+from t5_pegasus.networks.checkpoints import load_weights, named_variables, read_weights, save_weights
 from t5_pegasus.networks.t5 import build_from_config, build_model
 
 # Stock bert4keras gives one initializer to all layers, which Keras warns of; the weights are loaded over anyway.
@@ -371,3 +372,74 @@ def test_an_interrupt_leaves_the_old_checkpoint_whole_and_nothing_else(random_t5
     with pytest.raises(KeyboardInterrupt):
         save_weights(t5, tmp_path / "model.ckpt")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+# Tied embeddings, and layers with more weights than their names
+
+
+def build_tied(random_t5, **changes):
+    return build_from_config(ModelConfig(**{**random_t5.config.to_dict(), "tie_word_embeddings": True, **changes}))
+
+
+@pytest.fixture(scope="module")
+def tied(random_t5):
+    """Return `random_t5` with its embedding as its head."""
+    t5 = build_tied(random_t5)
+    for name, value in values_of(random_t5).items():
+        named_variables(t5)[name].assign(value)
+    variables = named_variables(t5)
+    variables["decoder/logits/kernel"].assign(tf.transpose(variables["shared/embedding"]))
+    return t5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tied_model_is_saved_and_loaded(tied, tmp_path, name):
+    """Without the head's matrix only where no other program reads the file."""
+    path = tmp_path / name
+    save_weights(tied, path)
+    other = build_from_config(tied.config)
+    load_weights(other, path)
+    assert_same_weights(other, values_of(tied))
+    in_file = read_weights(tied, path)
+    assert ("decoder/logits/kernel" in in_file) == (path.suffix != ".safetensors")
+
+
+def test_half_precision_stays_tied(tied, tmp_path):
+    path = tmp_path / "model.safetensors"
+    values = {name: value.astype(np.float16) for name, value in checkpoints._named_values(tied).items()}
+    safetensors.numpy.save_file(values, path)  # both matrices
+    other = build_from_config(tied.config)
+    load_weights(other, path)
+    embedding, head = (values_of(other)[name] for name in ("shared/embedding", "decoder/logits/kernel"))
+    np.testing.assert_array_equal(head, embedding.T)
+
+
+def test_weights_of_another_kind_of_head_are_refused(random_t5, tied, t5, tmp_path):
+    values = checkpoints._named_values(random_t5)
+    values["decoder/logits/kernel"][3, 5] += 0.01
+    safetensors.numpy.save_file(values, tmp_path / "untied.safetensors")
+    before = values_of(tied)
+    with pytest.raises(CheckpointError, match=r"logits/kernel that is not .* transposed, but tie_word_embeddings is t"):
+        load_weights(tied, tmp_path / "untied.safetensors")
+    assert_same_weights(tied, before)
+    save_weights(tied, tmp_path / "tied.safetensors")
+    with pytest.raises(CheckpointError, match=r"it lacks decoder/logits/kernel$"):
+        load_weights(t5, tmp_path / "tied.safetensors")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_added_to_a_layer_are_neither_loaded_nor_saved(random_t5, tmp_path, name):
+    """Also where a part of the layer is frozen, which Keras then lists behind the rest."""
+    t5 = build_from_config(random_t5.config)
+    attention = t5.layers["Decoder-Transformer-0-MultiHeadSelfAttention"]
+    attention.q_dense.trainable = False
+    adapter = attention.add_weight("adapter", (64, 64))
+    adapter.assign(tf.ones((64, 64)))
+    save_weights(random_t5, tmp_path / name)
+    load_weights(t5, tmp_path / name)
+    assert_same_weights(t5, values_of(random_t5))
+    assert (adapter.numpy() == 1).all()
+    save_weights(t5, tmp_path / f"again{name}")
+    other = build_from_config(random_t5.config)
+    load_weights(other, tmp_path / f"again{name}")
+    assert_same_weights(other, values_of(random_t5))

@@ -24,7 +24,7 @@ RUNNER = """
 import importlib, sys
 sys.path.insert(0, {root!r})
 from t5_pegasus import cli
-from t5_pegasus.backend import tf
+from t5_pegasus.networks.backend import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1]))
 script = importlib.import_module(sys.argv[2])
