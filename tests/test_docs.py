@@ -291,10 +291,8 @@ def desk(tmp_path_factory) -> Path:
     In place of the official weights there are random ones of the tiny model, with one layer, which is built in a third
     of the time.
     """
-    from t5_pegasus import AutoTitle
-    from t5_pegasus.config import TrainingConfig
+    from t5_pegasus import AutoTitle, build_model
     from t5_pegasus.networks.checkpoints import save_weights
-    from t5_pegasus.training import build_for_training
 
     desk = tmp_path_factory.mktemp("desk")
     tiny, base = desk / "chinese_t5_pegasus_tiny", desk / "chinese_t5_pegasus_base"
@@ -303,10 +301,10 @@ def desk(tmp_path_factory) -> Path:
         shutil.copyfile(ROOT / tiny.name / "vocab.txt", model / "vocab.txt")
         config = json.loads((ROOT / tiny.name / "config.json").read_text(encoding="utf-8"))
         (model / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf-8")
-    t5 = build_for_training(tiny, None, TrainingConfig())
+    t5 = build_model(tiny)
     for weights in (base / "model.safetensors", desk / "best_model.weights"):
         save_weights(t5, weights)
-    AutoTitle.load(base, output_dir=desk)  # which leaves the export beside the weights, for all pages
+    AutoTitle.load(base, weights=desk / "best_model.weights")  # which leaves the export beside the weights, for all pages
 
     pairs = (ROOT / "data" / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     articles = (ROOT / "data" / "articles.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
