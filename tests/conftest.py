@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.paths import UNTRAINED_MODEL_DIR
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A test run in the background has Ctrl-C ignored and would hand that on to the scripts it starts and interrupts.
@@ -84,9 +86,7 @@ def trained_dir(tmp_path_factory) -> Path:
         "--max_eval_samples",
         "5",
     ]
-    assert (
-        finetune.main(["--model_dir", str(ROOT / "chinese_t5_pegasus_tiny"), "--output_dir", str(folder), *flags]) == 0
-    )
+    assert finetune.main(["--model_dir", str(UNTRAINED_MODEL_DIR), "--output_dir", str(folder), *flags]) == 0
     return folder
 
 
@@ -95,7 +95,7 @@ def trained_title(trained_dir):
     """Return an AutoTitle over the weights of `trained_dir`."""
     from t5_pegasus import AutoTitle
 
-    return AutoTitle.load(ROOT / "chinese_t5_pegasus_tiny", output_dir=trained_dir)
+    return AutoTitle.load(UNTRAINED_MODEL_DIR, output_dir=trained_dir)
 
 
 @pytest.fixture(scope="session")

@@ -209,13 +209,16 @@ def test_finetune_takes_bert4keras_s_names():
         (("finetune.py", "train.tsv"), "unrecognized arguments: train.tsv"),
         (("test.py", "--num_beams", "0"), "num_beams must be at least 1, got 0"),
         (("test.py", "--topk", "x"), "argument --num_beams/--topk: invalid int value: 'x'"),
-        (("test.py", "--minlen", "40"), "min_new_tokens must be at most max_new_tokens (32), got 40"),
+        (
+            ("test.py", "--minlen", "40", "--maxlen", "32"),
+            "min_new_tokens must be at most max_new_tokens (32), got 40",
+        ),
         (("test.py", "--num_beam", "3"), "unrecognized arguments: --num_beam"),
         (("test.py", "--num_beams"), "argument --num_beams/--topk: expected one argument"),
         (("test.py", "--input_file", "none.tsv"), "none.tsv: No such file or directory"),
         (("evaluation.py", "--test_file", "none.tsv"), "none.tsv: No such file or directory"),
         (
-            ("test.py", "正文", "--num_return_sequences", "2"),
+            ("test.py", "正文", "--num_beams", "1", "--num_return_sequences", "2"),
             "num_return_sequences must be at most num_beams (1), got 2",
         ),
         (("pretrain_data.py", "--workers", "0"), "workers must be at least 1, got 0"),

@@ -9,11 +9,12 @@ import pytest
 from t5_pegasus.config import GenerationConfig, ModelConfig
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.locations import BASE_MODEL_DIR, ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import BASE_MODEL_DIR, ROOT
 from t5_pegasus.text.tokenizer import read_vocabulary
 from t5_pegasus.training.options import TrainingConfig
+from tests.paths import UNTRAINED_MODEL_DIR
 
-TINY = json.loads((TINY_MODEL_DIR / "config.json").read_text(encoding="utf-8"))
+TINY = json.loads((UNTRAINED_MODEL_DIR / "config.json").read_text(encoding="utf-8"))
 NAN, INF = math.nan, math.inf
 
 
@@ -33,12 +34,12 @@ def test_the_published_shapes():
     small = ModelConfig.load(ROOT / "chinese_t5_pegasus_small")
     assert (small.vocab_size, small.hidden_size, small.num_hidden_layers) == (50000, 512, 8)
     assert (small.num_attention_heads, small.attention_head_size, small.intermediate_size) == (6, 64, 1024)
-    for config in (base, small, ModelConfig.load(str(TINY_MODEL_DIR))):
+    for config in (base, small, ModelConfig.load(str(UNTRAINED_MODEL_DIR))):
         assert config.hidden_act == ("gelu", "linear")
         assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
         assert (config.relative_attention_num_buckets, config.relative_attention_max_distance) == (32, 128)
         assert config.cross_position_bias
-    assert ModelConfig.load(TINY_MODEL_DIR).vocab_size == len(read_vocabulary(TINY_MODEL_DIR / "vocab.txt"))
+    assert ModelConfig.load(UNTRAINED_MODEL_DIR).vocab_size == len(read_vocabulary(UNTRAINED_MODEL_DIR / "vocab.txt"))
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -196,3 +197,32 @@ def test_what_was_checked_cannot_be_changed(config):
     name = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(config, name, None)
+
+
+def test_options_go_over_the_models_own_and_those_over_the_fields(tmp_path):
+    assert GenerationConfig.of_model(tmp_path) == GenerationConfig()
+    values = {"num_beams": 4, "early_stopping": True, "length_penalty": 1, "no_repeat_ngram_size": 3, "pad_token_id": 0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(values), encoding="utf-8")
+    own = GenerationConfig(num_beams=4, early_stopping=True, length_penalty=1.0, no_repeat_ngram_size=3)
+    assert GenerationConfig.of_model(tmp_path) == own
+    assert GenerationConfig.of_model(tmp_path, topk=2, maxlen=8) == dataclasses.replace(
+        own, num_beams=2, max_new_tokens=8
+    )
+    greedy = GenerationConfig(length_penalty=1.0, no_repeat_ngram_size=3)
+    assert GenerationConfig.of_model(tmp_path, num_beams=1) == greedy
+    assert GenerationConfig.of_model(tmp_path, do_sample=True) == dataclasses.replace(greedy, do_sample=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{", DataError, "generation_config.json is not valid JSON: "),
+        ("[]", DataError, "generation_config.json must hold a JSON object, got list"),
+        ('{"num_beams": "4"}', OptionError, "num_beams must be a whole number, got '4'"),
+        ('{"num_beams": 0}', OptionError, "num_beams must be at least 1, got 0"),
+    ],
+)
+def test_defaults_that_cannot_be_used_are_refused(tmp_path, text, error, message):
+    (tmp_path / "generation_config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(error, match=message):
+        GenerationConfig.of_model(tmp_path)

@@ -304,7 +304,9 @@ def desk(tmp_path_factory) -> Path:
     t5 = build_model(tiny)
     for weights in (base / "model.safetensors", desk / "best_model.weights"):
         save_weights(t5, weights)
-    AutoTitle.load(base, weights=desk / "best_model.weights")  # which leaves the export beside the weights, for all pages
+    AutoTitle.load(
+        base, weights=desk / "best_model.weights"
+    )  # which leaves the export beside the weights, for all pages
 
     pairs = (ROOT / "data" / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     articles = (ROOT / "data" / "articles.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)

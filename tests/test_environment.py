@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import t5_pegasus
-from t5_pegasus import __main__ as environment
+from t5_pegasus.commands import check as environment
 from t5_pegasus.locations import ROOT
 
 HEAVY = {"tensorflow", "tf_keras", "keras", "bert4keras", "jieba", "rjieba", "numpy", "nltk", "rouge"}
@@ -76,8 +76,8 @@ def test_other_versions_than_the_locked_are_told(tmp_path, without_import):
     found, wrong = environment.check(lock)
     keras, jieba = (importlib.metadata.version(name) for name in ("keras", "jieba"))
     assert wrong == [
-        f"keras is {keras}, tested with 2.3.1; run `make clean install`",
         f"jieba is {jieba}, tested with 0.1 or 0.2; run `make clean install`",
+        f"keras is {keras}, tested with 2.3.1; run `make clean install`",
     ]
     assert f"numpy {numpy}" in found
 
@@ -106,7 +106,7 @@ def test_a_python_that_is_too_new_and_packages_that_clash_are_told(monkeypatch, 
     assert len(wrong) == 1
     assert wrong[0].startswith("the packages do not work together: ")
     monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
-    assert environment.main() == 1
+    assert environment.main([]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[-2].startswith("wrong: python is ")
     assert out[-2].endswith("; use 3.11 or 3.12, which the lock is made for")

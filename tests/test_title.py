@@ -11,9 +11,9 @@ from t5_pegasus.config import GenerationConfig, ModelConfig
 from t5_pegasus.decoding.inputs import LONG_TEXT
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import CheckpointError, OptionError
-from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras
 from t5_pegasus.networks.checkpoints import named_variables
+from tests.paths import UNTRAINED_MODEL_DIR
 
 
 def test_a_list_gets_the_titles_of_its_texts_in_order(trained_title, sample_pairs):
@@ -108,7 +108,7 @@ def test_rows_beyond_the_vocabulary_are_never_written(random_model_dir, tmp_path
 
 def test_a_stock_bert4keras_model_gives_the_same_titles(trained_dir, trained_title, sample_pairs):
     """The weights file is read by Keras itself here, into bert4keras's own T5, which gives probabilities."""
-    config = ModelConfig.load(TINY_MODEL_DIR)
+    config = ModelConfig.load(UNTRAINED_MODEL_DIR)
     stock = bert4keras.models.build_transformer_model(
         model="mt5.1.1", return_keras_model=False, name="T5", **config.to_dict()
     )
@@ -141,12 +141,12 @@ def test_wrong_options_are_named(trained_title):
 
 def test_without_weights_the_command_that_makes_them_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"python finetune\.py --model_dir"):
-        AutoTitle.load(TINY_MODEL_DIR, output_dir=tmp_path)
+        AutoTitle.load(UNTRAINED_MODEL_DIR, output_dir=tmp_path)
 
 
 def test_a_model_that_gives_logits_serves_as_well(trained_dir, trained_title, sample_pairs):
-    t5 = build_model(TINY_MODEL_DIR, trained_dir / "best_model.weights", with_lm="linear")
-    title = AutoTitle(t5, PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt"))
+    t5 = build_model(UNTRAINED_MODEL_DIR, trained_dir / "best_model.weights", with_lm="linear")
+    title = AutoTitle(t5, PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt"))
     text = sample_pairs[1].content
     assert title.generate(text) == trained_title.generate(text)
 

@@ -18,9 +18,9 @@ from t5_pegasus.data.gap_sentences import GapSentenceConfig, pseudo_pairs
 from t5_pegasus.data.shards import open_shards
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.text.sentences import gather_chunks, split_pieces
 from t5_pegasus.text.tokenizer import PegasusTokenizer
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SCRIPT = Path(pretrain_data.__file__)
 # A document of two chunks.
@@ -129,7 +129,7 @@ def test_near_duplicates_are_dropped_and_the_first_is_kept(tmp_path):
 def test_shards_hold_the_ids_of_the_pairs(tmp_path):
     flags = ["--gap_sentence_strategy", "random", "--sentence_split", "sentences", "--mask_rates", "0.7,0.1,0.1,0.1"]
     text, ids = tmp_path / "a.jsonl.gz", tmp_path / "ids"
-    vocab_file = TINY_MODEL_DIR / "vocab.txt"
+    vocab_file = UNTRAINED_MODEL_DIR / "vocab.txt"
     assert pretrain_data.main(["--output_file", str(text), *flags]) == 0
     lengths = ["--max_source_length", "60", "--max_target_length", "40", "--pairs_per_shard", "100"]
     to_ids = ["--output_format", "tfrecord", "--output_file", str(ids), "--vocab_file", str(vocab_file), *lengths]
@@ -161,7 +161,7 @@ def test_training_reads_the_same_ids_from_text_and_from_shards(tmp_path, rates):
 
     documents = tmp_path / "a.txt"
     documents.write_text("\n".join(f"{n % 8}号[MASK]文章，" + TEXT.replace("\n", "[MASK]\u2028 ") for n in range(9)))
-    vocab_file = TINY_MODEL_DIR / "vocab.txt"
+    vocab_file = UNTRAINED_MODEL_DIR / "vocab.txt"
     flags = ["--input_file", str(documents), "--gap_sentence_strategy", "hybrid", "--mask_rates", rates]
     to_ids = ["--output_format", "tfrecord", "--vocab_file", str(vocab_file), "--max_source_length", "200"]
     for output in (["b.jsonl"], ["ids", *to_ids]):

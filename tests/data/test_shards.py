@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from t5_pegasus.data.shards import ShardWriter, _crc32c, encode_record, open_shards
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import ROOT
 from t5_pegasus.text.tokenizer import PegasusTokenizer
+from tests.paths import UNTRAINED_MODEL_DIR
 
 
 def random_pairs(count):
@@ -31,7 +32,7 @@ def write(folder, pairs, tokenizer="hash", **options):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    return PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
 
 
 def test_pairs_come_back_in_any_order_with_their_lengths(tmp_path, tokenizer):

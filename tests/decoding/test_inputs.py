@@ -19,8 +19,8 @@ from t5_pegasus.decoding.inputs import (
     make_inputs,
     pad,
 )
-from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.text.protocol import Encoded, Frame
+from tests.paths import UNTRAINED_MODEL_DIR
 
 FRAMES = [Frame((101,), (102,)), Frame((), (1,)), Frame((5, 6, 7), (8,)), Frame((), ())]
 TEXTS = st.text("一二三四五六七八九十，。a1 ", max_size=80)
@@ -133,7 +133,7 @@ def test_what_is_read_is_the_text_or_its_ends(text, max_length, frame):
 @given(TEXTS, st.integers(3, 20))
 def test_pegasus_reads_half_of_head_and_tail(text, max_length):
     """Half of all ids, [CLS] and [SEP] counted, as before a frame was more general."""
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     whole = tokenizer.encode(text)
     kept = LONG_TEXT["head_tail"](tokenizer, text, max_length).ids
     if len(whole) > max_length:
@@ -157,7 +157,7 @@ def test_a_text_of_ten_thousand_characters_is_read_whole_by_every_engine(trained
     texts = [sample_pairs[0].content, long, sample_pairs[1].content[:30]]
     titles = []
     for engine in ("keras", "onnx", "reference"):
-        title = AutoTitle.load(TINY_MODEL_DIR, trained_dir / "best_model.weights", engine)
+        title = AutoTitle.load(UNTRAINED_MODEL_DIR, trained_dir / "best_model.weights", engine)
         titles.append(title.generate_n_best(texts, long_text="window", num_beams=num_beams))
         assert title.generate_n_best([long], long_text="window", num_beams=num_beams)[0][0].ids == titles[-1][1][0].ids
         short = title.generate_n_best(texts[:1], num_beams=num_beams)

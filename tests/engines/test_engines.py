@@ -16,11 +16,12 @@ from t5_pegasus.engines.keras import KerasEngine
 from t5_pegasus.engines.onnx import OnnxEngine
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.errors import CheckpointError, OptionError
-from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import ROOT
 from t5_pegasus.networks.backend import bert4keras
 from t5_pegasus.networks.checkpoints import named_variables
 from t5_pegasus.networks.t5 import network_of
 from t5_pegasus.training import precision
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SHAPE = {
     "hidden_size": 48,
@@ -46,7 +47,7 @@ def make_engine(request, tmp_path):
     def make(t5):
         if request.param == "keras":
             return KerasEngine(network_of(t5))
-        export_model(t5, TINY_MODEL_DIR / "vocab.txt", tmp_path / "exported")
+        export_model(t5, UNTRAINED_MODEL_DIR / "vocab.txt", tmp_path / "exported")
         return OnnxEngine(tmp_path / "exported")
 
     return make
@@ -67,7 +68,7 @@ def independent(random, position, previous_width):
 @pytest.mark.parametrize(("cross_position_bias", "go_on"), [(True, exchanged), (False, exchanged), (True, independent)])
 def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bias, go_on, make_engine):
     """Sources of unlike length, beams that are exchanged, sources that leave: 40 tokens, past the exact buckets."""
-    t5 = build_model(TINY_MODEL_DIR, with_lm="linear", cross_position_bias=cross_position_bias, **SHAPE)
+    t5 = build_model(UNTRAINED_MODEL_DIR, with_lm="linear", cross_position_bias=cross_position_bias, **SHAPE)
     random = np.random.default_rng(7)
     sources = random_sources(random, (150, 9, 40, 3))
     engine = make_engine(t5)
@@ -96,7 +97,7 @@ def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bi
 
 @pytest.mark.parametrize("hidden_act", [("gelu_tanh", "linear"), ("gelu_erf", "linear"), ("relu", "linear")])
 def test_other_activations_are_the_models(hidden_act, make_engine):
-    t5 = build_model(TINY_MODEL_DIR, with_lm="linear", hidden_act=hidden_act, **SHAPE)
+    t5 = build_model(UNTRAINED_MODEL_DIR, with_lm="linear", hidden_act=hidden_act, **SHAPE)
     for variable in t5.model.trainable_variables:
         variable.assign(3 * variable)  # far enough from 0 for one activation to differ from another
     engine, places = make_engine(t5), np.zeros(1, np.int32)
@@ -108,7 +109,7 @@ def test_other_activations_are_the_models(hidden_act, make_engine):
 
 
 def test_activations_that_engines_lack_are_refused(make_engine):
-    t5 = build_model(TINY_MODEL_DIR, hidden_act=("silu", "linear"), **SHAPE)
+    t5 = build_model(UNTRAINED_MODEL_DIR, hidden_act=("silu", "linear"), **SHAPE)
     with pytest.raises(
         OptionError, match=r"hidden_act must be .* for engines keras and onnx, got silu; use engine ref"
     ):
@@ -142,7 +143,7 @@ def test_cached_steps_equal_hugging_face(random_model_dir, make_engine):
 def test_the_keras_engine_computes_in_the_models_type(mixed_precision, tolerance):
     """Near to the model in that type; both are as far from float32, whose steps the other tests hold to 1e-4."""
     with precision(mixed_precision):
-        t5 = build_model(TINY_MODEL_DIR, with_lm="linear", **SHAPE)
+        t5 = build_model(UNTRAINED_MODEL_DIR, with_lm="linear", **SHAPE)
     engine = KerasEngine(network_of(t5))
     random = np.random.default_rng(5)
     sources, places = random_sources(random, (30, 12)), np.arange(2, dtype=np.int32)
@@ -162,7 +163,7 @@ def test_the_keras_engine_computes_in_the_models_type(mixed_precision, tolerance
 
 
 def test_edited_log_probabilities_are_multiplied_and_no_other_changes(make_engine):
-    engine = make_engine(build_model(TINY_MODEL_DIR, **SHAPE))
+    engine = make_engine(build_model(UNTRAINED_MODEL_DIR, **SHAPE))
     state = start(engine, [[101, 500, 102]])
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
     _, best, log_probs = engine.step(state, tokens, zero[None], zero, NO_EDITS, 10)
@@ -203,7 +204,7 @@ def assert_same_titles(found, expected):
 def decoders(trained_dir):
     """Return a decoder over the trained model for every engine, by name."""
     weights = trained_dir / "best_model.weights"
-    return {name: AutoTitle.load(TINY_MODEL_DIR, weights, name).decoder for name in ("keras", "onnx", "reference")}
+    return {name: AutoTitle.load(UNTRAINED_MODEL_DIR, weights, name).decoder for name in ("keras", "onnx", "reference")}
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -232,7 +233,7 @@ def test_titles_of_200_abstracts_are_the_references(decoders, trained_title, pub
 def int8_dir(trained_dir, tmp_path_factory):
     """Return the trained model exported in int8 by the command line."""
     folder = tmp_path_factory.mktemp("export") / "int8"
-    flags = ["--model_dir", str(TINY_MODEL_DIR), "--weights", str(trained_dir / "best_model.weights")]
+    flags = ["--model_dir", str(UNTRAINED_MODEL_DIR), "--weights", str(trained_dir / "best_model.weights")]
     assert export.main([*flags, "--output_dir", str(folder), "--quantize", "int8"]) == 0
     return folder
 
@@ -253,7 +254,7 @@ def test_int8_scores_stay_near_those_of_float32(int8_dir, trained_dir):
     tokens, places = np.full((2, 1), 101, np.int32), np.arange(2, dtype=np.int32)
     weights = trained_dir / "best_model.weights"
     results = []
-    for engine in (KerasEngine(network_of(build_model(TINY_MODEL_DIR, weights))), OnnxEngine(int8_dir)):
+    for engine in (KerasEngine(network_of(build_model(UNTRAINED_MODEL_DIR, weights))), OnnxEngine(int8_dir)):
         _, best, log_probs = engine.step(start(engine, sources), tokens, places[:, None], places, NO_EDITS, 7000)
         results.append(np.take_along_axis(log_probs, np.argsort(best, axis=-1), axis=-1))
     difference = np.abs(results[0] - results[1])
@@ -283,14 +284,14 @@ def test_an_exported_model_runs_without_tensorflow(int8_dir, sample_pairs):
 
 
 def test_exports_are_whole_and_never_over_something(trained_dir, tmp_path, monkeypatch):
-    t5 = build_model(TINY_MODEL_DIR, **SHAPE)
+    t5 = build_model(UNTRAINED_MODEL_DIR, **SHAPE)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     with pytest.raises(OptionError, match="output_dir must be empty or not exist"):
-        export_model(t5, TINY_MODEL_DIR / "vocab.txt", tmp_path / "taken")
+        export_model(t5, UNTRAINED_MODEL_DIR / "vocab.txt", tmp_path / "taken")
     monkeypatch.setattr(onnx_export.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
-        export_model(t5, TINY_MODEL_DIR / "vocab.txt", tmp_path / "new")
+        export_model(t5, UNTRAINED_MODEL_DIR / "vocab.txt", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
@@ -302,11 +303,11 @@ def test_what_is_no_export_is_said(tmp_path, int8_dir):
 
 
 def test_a_stock_model_runs_in_the_engine_too():
-    config = ModelConfig.load(TINY_MODEL_DIR, **SHAPE)
+    config = ModelConfig.load(UNTRAINED_MODEL_DIR, **SHAPE)
     stock = bert4keras.models.build_transformer_model(
         model="mt5.1.1", return_keras_model=False, name="S", **config.to_dict()
     )
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     sources = list(map(Source.whole, tokenizer.encode_batch(["一段正文。", "另一段长一些的正文。"])))
     options = GenerationConfig(num_beams=2, max_new_tokens=6)
     batched = BatchDecoder(KerasEngine(network_of(stock)), tokenizer.start_id, tokenizer.end_id).search_batch(
@@ -318,7 +319,7 @@ def test_a_stock_model_runs_in_the_engine_too():
 
 def test_training_between_two_titles_counts():
     """The engine reads the weights at each step; a copy made once would go on with old ones."""
-    t5 = build_model(TINY_MODEL_DIR, **SHAPE)
+    t5 = build_model(UNTRAINED_MODEL_DIR, **SHAPE)
     engine = KerasEngine(network_of(t5))
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
     _, best, _ = engine.step(start(engine, [[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)

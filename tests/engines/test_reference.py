@@ -10,8 +10,8 @@ from t5_pegasus.config import GenerationConfig
 from t5_pegasus.decoding.inputs import Source
 from t5_pegasus.engines.reference import ReferenceDecoder
 from t5_pegasus.errors import OptionError
-from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras
+from tests.paths import UNTRAINED_MODEL_DIR
 
 START, END = 1, 0
 ANY = Source.whole([1])  # for decoders that have no model
@@ -20,7 +20,7 @@ wraps = bert4keras.snippets.AutoRegressiveDecoder.wraps
 
 @pytest.fixture(scope="module")
 def trained_reference(trained_dir):
-    return AutoTitle.load(TINY_MODEL_DIR, trained_dir / "best_model.weights", engine="reference")
+    return AutoTitle.load(UNTRAINED_MODEL_DIR, trained_dir / "best_model.weights", engine="reference")
 
 
 class ToyDecoder(ReferenceDecoder):

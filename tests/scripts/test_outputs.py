@@ -12,7 +12,8 @@ import test as write_titles
 from t5_pegasus import vocabulary
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.files import only_writer
-from t5_pegasus.locations import DATA_DIR, TINY_MODEL_DIR
+from t5_pegasus.locations import DATA_DIR
+from tests.paths import UNTRAINED_MODEL_DIR
 
 # A script, its other flags, the flag of its output and those of its inputs.
 OUTPUTS = {
@@ -63,7 +64,7 @@ def test_no_output_replaces_an_input(tmp_path, monkeypatch, name):
 def test_the_second_run_on_one_output_is_refused_before_it_starts(tmp_path, monkeypatch, main, flags, written):
     monkeypatch.chdir(tmp_path)
     if main is not pretrain_data.main:
-        flags = ["--model_dir", str(TINY_MODEL_DIR), *flags]
+        flags = ["--model_dir", str(UNTRAINED_MODEL_DIR), *flags]
     with (
         only_writer(tmp_path / written),
         pytest.raises(OptionError, match=f"another run is writing .*/{written}: wait until it has ended"),
@@ -79,7 +80,7 @@ def test_a_file_in_gbk_is_named_as_such_wherever_text_is_read(tmp_path):
     message = r"cannot read .*wrong\.txt: not UTF-8 but GB18030, convert it with `iconv -f GB18030 -t UTF-8 .*`"
     with pytest.raises(DataError, match=message):
         evaluation.main(["--predictions", str(wrong), "--references", str(DATA_DIR / "test.tsv")])
-    model_dir = shutil.copytree(TINY_MODEL_DIR, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    model_dir = shutil.copytree(UNTRAINED_MODEL_DIR, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(DataError, match=message):
         write_titles.main(["正文", "--model_dir", str(model_dir), "--user_dict", str(wrong)])
     shutil.copyfile(wrong, model_dir / "vocab.txt")

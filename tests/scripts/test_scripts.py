@@ -12,8 +12,9 @@ import pytest
 
 from t5_pegasus import score
 from t5_pegasus.locations import ROOT
+from tests.paths import UNTRAINED_MODEL_DIR
 
-TINY = str(ROOT / "chinese_t5_pegasus_tiny")
+TINY = str(UNTRAINED_MODEL_DIR)
 
 
 def run(*arguments, cwd=ROOT, stdin=""):
@@ -60,7 +61,7 @@ def test_a_file_to_json_lines_in_order_with_ids(trained_dir, trained_title, samp
     flags = ("--num_beams", 3, "--num_return_sequences", 2, "--max_new_tokens", 12)
     succeed(
         *(
-            "test.py",
+            *("test.py", "--model_dir", TINY),
             "--input_file",
             articles,
             "--output_file",
@@ -81,24 +82,38 @@ def test_a_file_to_json_lines_in_order_with_ids(trained_dir, trained_title, samp
 
 def test_standard_input_a_text_a_line(trained_dir, trained_title, sample_pairs):
     texts = [sample_pairs[0].content, "", sample_pairs[1].content]
-    result = succeed("test.py", "--output_dir", trained_dir, stdin="".join(f"{text}\n" for text in texts))
+    result = succeed(
+        "test.py", "--model_dir", TINY, "--output_dir", trained_dir, stdin="".join(f"{text}\n" for text in texts)
+    )
     assert result.stdout.split("\n") == [*trained_title.generate(texts), ""]
 
 
-def test_without_flags_every_script_runs_on_the_sample_data(trained_dir):
-    """From the folder with best_model.weights in it; there the base model's weights are missing, and that is said."""
-    result = succeed("test.py", cwd=trained_dir)
+def test_without_flags_every_script_runs_the_shipped_model_on_the_sample_data(tmp_path):
+    """The base model's weights are missing, and that is said."""
+    result = succeed("test.py", cwd=tmp_path)
     assert len(result.stdout.splitlines()) == 40
     assert "no weights in chinese_t5_pegasus_base/, using chinese_t5_pegasus_tiny/" in result.stderr
-    scores = json.loads(succeed("evaluation.py", cwd=trained_dir).stdout.splitlines()[-1])
+    scores = json.loads(succeed("evaluation.py", cwd=tmp_path).stdout.splitlines()[-1])
     assert list(scores) == ["rouge-1", "rouge-2", "rouge-l", "bleu"]
-    assert 0.02 < scores["rouge-1"] < 1, "even a few epochs teach the commonest characters"
+    assert 0.1 < scores["rouge-1"] < 1
 
 
 def test_predictions_are_scored_as_those_generated(trained_dir, tmp_path):
     titles, table = tmp_path / "titles.jsonl", tmp_path / "scores.csv"
     test_file = ROOT / "data" / "test.tsv"
-    succeed("test.py", "--input_file", test_file, "--output_file", titles, "--output_dir", trained_dir)
+    succeed(
+        *(
+            "test.py",
+            "--model_dir",
+            TINY,
+            "--output_dir",
+            trained_dir,
+            "--input_file",
+            test_file,
+            "--output_file",
+            titles,
+        )
+    )
     alone = succeed("evaluation.py", "--predictions", titles, "--references", test_file, "--output_csv", table)
     predictions = [json.loads(line)["title"] for line in titles.read_text(encoding="utf-8").splitlines()]
     references = [line.split("\t")[0] for line in test_file.read_text(encoding="utf-8").splitlines()]
@@ -158,10 +173,13 @@ def test_ctrl_c_in_training_leaves_whole_files(tmp_path):
     [
         (("test.py", "正文", "--input_file", "x.jsonl"), "give a text or --input_file, not both"),
         (("test.py", "--input_file", "missing.jsonl"), "cannot read missing.jsonl"),
-        (("test.py", "正文", "--num_return_sequences", 2), "num_return_sequences must be at most num_beams (1), got 2"),
+        (
+            ("test.py", "正文", "--num_beams", 1, "--num_return_sequences", 2),
+            "num_return_sequences must be at most num_beams (1), got 2",
+        ),
         (("test.py", "正文", "--model_dir", "nowhere"), "got nowhere without config.json"),
         (("test.py", "正文", "--weights", "nowhere"), "no weights at nowhere"),
-        (("test.py", "正文", "--output_dir", "/"), "python finetune.py --model_dir"),
+        (("test.py", "正文", "--model_dir", TINY, "--output_dir", "/"), "python finetune.py --model_dir"),
         (("finetune.py", "--train_file", "missing.tsv"), "cannot read missing.tsv"),
         (("finetune.py", "--learning_rate", "0"), "learning_rate must be above 0, got 0.0"),
         (("finetune.py", "--learning_rate", "nan"), "learning_rate must be a finite number, got nan"),

@@ -13,15 +13,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.locations import DATA_DIR, TINY_MODEL_DIR
+from t5_pegasus.locations import DATA_DIR
 from t5_pegasus.networks.backend import bert4keras
 from t5_pegasus.text.characters import normalize
 from t5_pegasus.text.tokenizer import PegasusTokenizer
+from tests.paths import UNTRAINED_MODEL_DIR
 
 # Not an import statement, which would be sorted before the backend that makes bert4keras importable.
 tokenizers = importlib.import_module(f"{bert4keras.__name__}.tokenizers")
 
-TINY = TINY_MODEL_DIR / "vocab.txt"
+TINY = UNTRAINED_MODEL_DIR / "vocab.txt"
 PUBLIC = os.environ.get("T5_PEGASUS_DATA")
 # The official vocabulary where it is given, else the tiny one: what hypothesis draws from must be known at import.
 VOCAB = Path(PUBLIC, "vocab", "chinese_t5_pegasus.vocab.txt") if PUBLIC else TINY
@@ -151,8 +152,8 @@ def test_any_words_may_be_user_words(seed, tmp_path):
 
 @pytest.fixture(scope="session")
 def csl(public_data):
-    """Return every line of CSL."""
-    files = sorted((public_data / "csl").glob("*.tsv"))
+    """Return every pair of CSL, as a line."""
+    files = (public_data / "csl" / f"{name}.tsv" for name in ("dev", "extra", "test", "train"))
     return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -242,7 +243,7 @@ class Counting(dict):
 
 
 def test_masks_are_one_token_each_and_need_a_vocabulary_that_has_it(tmp_path):
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     [_, *first, _], [_, *last, _] = tokenizer.encode_batch(["今天天气", "很好。"])
     masked = functools.partial(tokenizer.encode_source, masked=True)
     assert tokenizer.mask_id == 103

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from t5_pegasus import vocabulary
 from t5_pegasus.data.documents import read_documents
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import DATA_DIR, ROOT
 from t5_pegasus.networks.backend import bert4keras
 from t5_pegasus.text import words as words_module
 from t5_pegasus.text.characters import is_cjk, normalize
 from t5_pegasus.text.segmentation import load_cut
 from t5_pegasus.text.tokenizer import PegasusTokenizer
 from t5_pegasus.text.words import VocabularyConfig, build_vocabulary, count_words, measure_coverage
+from tests.paths import UNTRAINED_MODEL_DIR
 
 # Not an import statement, which would be sorted before the backend that makes bert4keras importable.
 tokenizers = importlib.import_module(f"{bert4keras.__name__}.tokenizers")
@@ -47,7 +48,7 @@ def tokens():
 def test_the_committed_vocabulary_is_what_the_command_makes(tmp_path, capsys):
     made = tmp_path / "vocab.txt"
     assert vocabulary.main(["--size", "7000", "--output_file", str(made)]) == 0
-    assert made.read_bytes() == (TINY_MODEL_DIR / "vocab.txt").read_bytes()
+    assert made.read_bytes() == (UNTRAINED_MODEL_DIR / "vocab.txt").read_bytes()
     assert capsys.readouterr().err == f"7000 tokens in {made}\n"
 
 
@@ -66,7 +67,7 @@ def test_special_tokens_have_the_official_ids(tokens, public_data):
 
 
 def test_special_ids():
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.start_id, tokenizer.end_id) == (0, 100, 101, 102)
     assert tokenizer.tokens[103:106] == ["[MASK]", "<S>", "<T>"]
 
@@ -80,7 +81,7 @@ def test_every_token_can_be_met(tokens):
     # jieba cuts even this one, alone: its characters are too frequent for a word of both to be likelier.
     assert [word for word in words if segmenter.lcut(word, HMM=False) != [word]] == ["不在"]
     assert all(normalize(token) == token for token in tokens[106:])
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     for token in tokens[106:]:
         if len(token) == 1:
             assert tokenizer.encode(token) == [101, tokens.index(token), 102]
@@ -113,7 +114,7 @@ def test_sizes_that_cannot_be_are_refused(size, num_characters, message, tmp_pat
     [
         (["--num_pieces", "35"], OptionError, "num_pieces must be at least 36, for letters and digits, got 35"),
         (["--min_count", "0"], OptionError, "min_count must be at least 1, got 0"),
-        (["--compare", str(TINY_MODEL_DIR / "vocab.txt")], OptionError, "--compare needs a text to measure on"),
+        (["--compare", str(UNTRAINED_MODEL_DIR / "vocab.txt")], OptionError, "--compare needs a text to measure on"),
         (["--existing_vocab", "none.txt"], DataError, r"cannot read none\.txt"),
         (["--input_file", "none.jsonl"], DataError, r"cannot read none\.jsonl"),
         (["--input_file", str(ARTICLES), "--compare", "none.txt"], DataError, r"cannot read none\.txt"),
@@ -317,7 +318,7 @@ def plain_coverage(vocab_file, texts):
 
 def test_coverage_is_what_bert4keras_cuts():
     texts = ["龘龘 ゐゐ linuxß 靐龗", *(document.text for document in itertools.islice(read_documents(ARTICLES), 30))]
-    vocab_file = TINY_MODEL_DIR / "vocab.txt"
+    vocab_file = UNTRAINED_MODEL_DIR / "vocab.txt"
     coverage = measure_coverage(PegasusTokenizer(vocab_file), count_words(texts, load_cut()))
     measured = coverage.to_dict()
     expected = plain_coverage(vocab_file, texts)
@@ -336,7 +337,7 @@ def test_the_report_has_a_row_for_each_vocabulary(tmp_path, capsys):
     last = json.dumps({"content": "独角兽 unicorn"}, ensure_ascii=False)
     corpus.write_text("\n".join(["{", *repeated, lines[0], last, lines[1]]), encoding="utf-8")
     held_out.write_text(last, encoding="utf-8")
-    tiny, made = TINY_MODEL_DIR / "vocab.txt", tmp_path / "vocab.txt"
+    tiny, made = UNTRAINED_MODEL_DIR / "vocab.txt", tmp_path / "vocab.txt"
     flags = ["--input_file", str(corpus), "--skip_bad_lines", "--compare", str(tiny), "--output_file", str(made)]
     assert vocabulary.main(flags) == 0
     captured = capsys.readouterr()

@@ -12,8 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import ROOT
 from t5_pegasus.networks.backend import tf
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "num_attention_heads": 2}
 
@@ -38,8 +39,10 @@ def folder(tmp_path_factory, sample_pairs):
     folder = tmp_path_factory.mktemp("distribute")
     model = folder / "model"
     model.mkdir()
-    (model / "config.json").write_text(json.dumps(json.loads((TINY_MODEL_DIR / "config.json").read_text()) | SMALL))
-    shutil.copy(TINY_MODEL_DIR / "vocab.txt", model)
+    (model / "config.json").write_text(
+        json.dumps(json.loads((UNTRAINED_MODEL_DIR / "config.json").read_text()) | SMALL)
+    )
+    shutil.copy(UNTRAINED_MODEL_DIR / "vocab.txt", model)
     lines = [
         json.dumps({"content": pair.content[: 20 if number < 17 else 200], "title": pair.title})
         for number, pair in enumerate(sample_pairs[:33])

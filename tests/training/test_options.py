@@ -10,11 +10,12 @@ from t5_pegasus import PegasusTokenizer, build_model
 from t5_pegasus.data.examples import Example
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import OptionError
-from t5_pegasus.locations import ROOT, TINY_MODEL_DIR, Weights
+from t5_pegasus.locations import ROOT, Weights
 from t5_pegasus.metrics import score
 from t5_pegasus.networks.checkpoints import load_weights, save_weights
 from t5_pegasus.training import EncodedPairs, Pretrainer, Trainer, finetuning, pretraining
 from t5_pegasus.training.options import PretrainingConfig, TrainingConfig
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8, "num_attention_heads": 1}
 # (config, from scratch, scale_parameter): peak rate
@@ -51,18 +52,18 @@ def test_a_trainer_starts_from_the_usual_rate_of_its_model(monkeypatch, tmp_path
 
     for module in (finetuning, pretraining):
         monkeypatch.setattr(module, "WarmupLinearDecay", end)
-    t5 = build_model(TINY_MODEL_DIR, Weights.RANDOM, with_lm="linear", **SMALL)
+    t5 = build_model(UNTRAINED_MODEL_DIR, Weights.RANDOM, with_lm="linear", **SMALL)
     assert t5.from_scratch
     if not from_scratch:
         save_weights(t5, tmp_path / "weights.safetensors")
         load_weights(t5, tmp_path / "weights.safetensors")
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     if config is TrainingConfig:
         examples = [Example("一段正文", "题")]
         fit = functools.partial(Trainer(t5, tokenizer, config(), DataConfig(), tmp_path).fit, examples, examples)
     else:
         pairs = EncodedPairs([([101, 7, 102], [101, 8, 102])])
-        fit = functools.partial(Pretrainer(t5, config(), tmp_path, TINY_MODEL_DIR).fit, pairs)
+        fit = functools.partial(Pretrainer(t5, config(), tmp_path, UNTRAINED_MODEL_DIR).fit, pairs)
     with pytest.raises(PeakError) as caught:
         fit()
     assert caught.value.args == (RATES[config, from_scratch, False],)

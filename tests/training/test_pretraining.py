@@ -16,13 +16,13 @@ import pretrain_data
 from t5_pegasus import build_model
 from t5_pegasus.data.shards import open_shards
 from t5_pegasus.errors import CheckpointError, DataError, OptionError
-from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras, tf
 from t5_pegasus.training import pretraining
 from t5_pegasus.training.batches import bucket_batches
 from t5_pegasus.training.options import PretrainingConfig
 from t5_pegasus.training.pairs import EncodedPairs
 from t5_pegasus.training.pretraining import Pretrainer, batch_stream
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "num_attention_heads": 2}
 
@@ -31,9 +31,9 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "nu
 def model_dir(tmp_path_factory):
     """Return a model directory without weights: the tiny model's vocabulary, a smaller network."""
     folder = tmp_path_factory.mktemp("model")
-    config = json.loads((TINY_MODEL_DIR / "config.json").read_text()) | SMALL
+    config = json.loads((UNTRAINED_MODEL_DIR / "config.json").read_text()) | SMALL
     (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(TINY_MODEL_DIR / "vocab.txt", folder)
+    shutil.copy(UNTRAINED_MODEL_DIR / "vocab.txt", folder)
     return folder
 
 
@@ -249,7 +249,7 @@ def test_a_state_of_another_model_is_not_resumed(whole_run, pair_file, tmp_path)
     shutil.copytree(whole_run, tmp_path, dirs_exist_ok=True)
     flags = ("--gradient_accumulation_steps", 2, "--resume", "--from_scratch")
     with pytest.raises(CheckpointError, match="another model or precision"):
-        run(TINY_MODEL_DIR, pair_file, tmp_path, *flags)
+        run(UNTRAINED_MODEL_DIR, pair_file, tmp_path, *flags)
 
 
 def test_the_last_checkpoints_are_kept_and_no_temporary_file(model_dir, pair_file, tmp_path):

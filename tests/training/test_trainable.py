@@ -9,12 +9,13 @@ import pytest
 from t5_pegasus import AutoTitle, build_model, training
 from t5_pegasus.config import TrainingConfig
 from t5_pegasus.engines.onnx_export import export_model
-from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import ROOT
 from t5_pegasus.networks.backend import keras, tf
 from t5_pegasus.networks.checkpoints import named_variables, save_weights
 from t5_pegasus.text.tokenizer import PegasusTokenizer
 from t5_pegasus.training.optimizer import WarmupLinearDecay, make_optimizer
 from t5_pegasus.training.step import TrainStep, split_head
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SMALL = {
     "hidden_size": 32,
@@ -31,7 +32,7 @@ EMBEDDING, HEAD = "shared/embedding", "decoder/logits/kernel"
 def make_t5(config=None, tied=False):
     training.seed_everything(1)
     with training.precision(config.mixed_precision if config else "no"):
-        return build_model(TINY_MODEL_DIR, with_lm="linear", tie_word_embeddings=tied, **SMALL)
+        return build_model(UNTRAINED_MODEL_DIR, with_lm="linear", tie_word_embeddings=tied, **SMALL)
 
 
 def values_of(t5):
@@ -172,11 +173,11 @@ def test_titles_of_a_tied_model_are_the_same_wherever_it_runs(tmp_path):
     optimizer = make_optimizer(t5, config, WarmupLinearDecay(1e-2, 0, 9))
     take_steps(t5, optimizer, config, [[batch] for batch in every])
     save_weights(t5, tmp_path / "model.safetensors")
-    loaded = build_model(TINY_MODEL_DIR, tmp_path / "model.safetensors", tie_word_embeddings=True, **SMALL)
+    loaded = build_model(UNTRAINED_MODEL_DIR, tmp_path / "model.safetensors", tie_word_embeddings=True, **SMALL)
     for name, value in values_of(t5).items():
         np.testing.assert_array_equal(values_of(loaded)[name], value, err_msg=name)
-    export_model(loaded, TINY_MODEL_DIR / "vocab.txt", tmp_path / "exported")
-    tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    export_model(loaded, UNTRAINED_MODEL_DIR / "vocab.txt", tmp_path / "exported")
+    tokenizer = PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
     texts, options = ["一段正文。", "另一段长一些的正文，和它的标题。"], {"num_beams": 2, "max_new_tokens": 6}
     expected = AutoTitle(loaded, tokenizer, engine="reference").generate_n_best(texts, **options)
     for title in (AutoTitle(loaded, tokenizer, engine="keras"), AutoTitle.load(tmp_path / "exported")):

@@ -15,7 +15,7 @@ from t5_pegasus import PegasusTokenizer, build_model, training
 from t5_pegasus.data.examples import Example
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import CheckpointError, DataError, OptionError, PegasusError
-from t5_pegasus.locations import ROOT, TINY_MODEL_DIR, Weights
+from t5_pegasus.locations import ROOT, Weights
 from t5_pegasus.networks import checkpoints
 from t5_pegasus.networks.backend import keras, tf
 from t5_pegasus.networks.checkpoints import named_variables
@@ -26,6 +26,7 @@ from t5_pegasus.training.optimizer import AdamW, WarmupLinearDecay, make_optimiz
 from t5_pegasus.training.options import TrainingConfig
 from t5_pegasus.training.pairs import EncodedPairs, load_part
 from t5_pegasus.training.step import TrainStep
+from tests.paths import UNTRAINED_MODEL_DIR
 
 SMALL = {
     "hidden_size": 32,
@@ -39,7 +40,7 @@ DATA = DataConfig(max_source_length=24, max_target_length=8)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
+    return PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def make_t5(config, **overrides):
     if config.dropout_rate is not None:
         overrides |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), config.dropout_rate)
     with training.precision(config.mixed_precision):
-        return build_model(TINY_MODEL_DIR, with_lm="linear", **SMALL, **overrides)
+        return build_model(UNTRAINED_MODEL_DIR, with_lm="linear", **SMALL, **overrides)
 
 
 def all_weights(trainer):
@@ -320,7 +321,7 @@ def test_best_weights_are_those_of_the_best_epoch(tokenizer, tmp_path, pairs, mo
     )
     history = trainer.fit(*pairs)
     assert len(saved) == 2
-    best = build_model(TINY_MODEL_DIR, tmp_path / "best_model.weights", **SMALL)
+    best = build_model(UNTRAINED_MODEL_DIR, tmp_path / "best_model.weights", **SMALL)
     loaded = np.concatenate([variable.numpy().ravel() for variable in named_variables(best).values()])
     np.testing.assert_array_equal(loaded, saved[1])
     assert [row["rouge-l"] for row in history] == [0.2, 0.5, 0.4, 0.5]
@@ -363,7 +364,7 @@ def test_a_full_disk_leaves_the_last_good_weights(tokenizer, tmp_path, pairs, mo
     monkeypatch.setattr(Path, "write_bytes", write_once)
     with pytest.raises(CheckpointError, match="No space left"):
         trainer.fit(*pairs)
-    build_model(TINY_MODEL_DIR, tmp_path / "best_model.weights", **SMALL)
+    build_model(UNTRAINED_MODEL_DIR, tmp_path / "best_model.weights", **SMALL)
     assert not list(tmp_path.glob(".*")), "a temporary file is left"
 
 
@@ -374,7 +375,7 @@ def test_no_pairs_are_an_error(tokenizer, tmp_path, pairs):
 
 def run_steps(mixed_precision, vocab_size, steps, tmp_path, learning_rate=3e-3):
     """Return the losses of training steps on a random model, ids over the whole vocabulary."""
-    (tmp_path / "config.json").write_text((TINY_MODEL_DIR / "config.json").read_text())
+    (tmp_path / "config.json").write_text((UNTRAINED_MODEL_DIR / "config.json").read_text())
     (tmp_path / "vocab.txt").write_text("".join(f"t{n}\n" for n in range(vocab_size)))
     training.seed_everything(0)
     config = TrainingConfig(mixed_precision=mixed_precision, learning_rate=learning_rate)
@@ -472,9 +473,9 @@ def test_the_first_step_moves_each_weight_by_its_rate(scale_parameter, mixed_pre
 def small_dir(tmp_path_factory):
     """Return a model directory without weights."""
     folder = tmp_path_factory.mktemp("small")
-    config = json.loads((TINY_MODEL_DIR / "config.json").read_text()) | SMALL
+    config = json.loads((UNTRAINED_MODEL_DIR / "config.json").read_text()) | SMALL
     (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(TINY_MODEL_DIR / "vocab.txt", folder)
+    shutil.copy(UNTRAINED_MODEL_DIR / "vocab.txt", folder)
     return folder
 
 
@@ -505,12 +506,12 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
 from t5_pegasus.training.options import TrainingConfig
-from t5_pegasus.locations import TINY_MODEL_DIR, Weights
+from t5_pegasus.locations import UNTRAINED_MODEL_DIR, Weights
 from t5_pegasus.training import build_for_training
 from t5_pegasus.training.optimizer import WarmupLinearDecay, make_optimizer
 from t5_pegasus.training.step import TrainStep
 config = TrainingConfig(gradient_checkpointing={gradient_checkpointing})
-t5 = build_for_training(TINY_MODEL_DIR, Weights.RANDOM, config)
+t5 = build_for_training(UNTRAINED_MODEL_DIR, Weights.RANDOM, config)
 step = TrainStep(t5, make_optimizer(t5, config, WarmupLinearDecay(1e-3, 1, 9)), config)
 def megabytes():
     return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1024
