@@ -36,7 +36,7 @@ from .gap_sentences import GapSentenceConfig, pseudo_pairs
 from .runners import RUNNERS, RunnerConfig
 from .shards import PAIRS_PER_SHARD, ShardWriter, check_shards_target, encode_record, tokenizer_hash
 
-PARTS_VERSION = 2  # of the parts folder: to be raised by whatever makes other pairs of the same options
+PARTS_VERSION = 3  # of the parts folder: to be raised by whatever makes other pairs of the same options
 
 
 @dataclasses.dataclass(frozen=True)
