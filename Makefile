@@ -29,7 +29,8 @@ dev: .venv/installed-dev
 	touch $@
 
 # What the benchmarks of decoding and training compare with, apart from everything else. pip's configuration names the
-# index. PyPI's torch for Linux has CUDA; for a smaller one without, name PyTorch's index too:
+# index, which must have a build of torch for CPUs: that of PyPI for Linux on x86 needs CUDA's libraries, which are not in
+# bench.txt. PyTorch's own index has one:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make bench-deps
 bench-deps: .venv-bench/installed
 
