@@ -163,7 +163,7 @@ def test_titles_without_a_rank_stand_alone(tmp_path):
         ("a.jsonl", b'{"title": "x"}\n{"title": 1}\n', "line 2 must be a JSON object"),
         ("a.jsonl", b"title\n", "line 1 must be a JSON object"),
         ("a.jsonl", b"[" * 100_000, "line 1 must be a JSON object"),
-        ("a.txt", b"\xff\xfe", "cannot read .*a.txt: .*utf-8"),
+        ("a.txt", b"\xff\xfe", "cannot read .*a.txt: not UTF-8 but UTF-16"),
         ("a.txt.gz", gzip.compress(b"abc" * 100, mtime=0)[:-9], "cannot read .*a.txt.gz"),
         ("a.txt.gz", b"abc", "cannot read .*a.txt.gz"),
         ("a.csv", b"", "predictions must be in a file of .jsonl or .txt"),
