@@ -164,7 +164,7 @@ def test_titles_without_a_rank_stand_alone(tmp_path):
         ("a.jsonl", b"title\n", "a\\.jsonl:1: not JSON: Expecting value at character 1$"),
         ("a.jsonl", b'["x"]', r"a\.jsonl:1: expected a JSON object, got \[\"x\"\]$"),
         ("a.jsonl", b"[" * 100_000, "a\\.jsonl:1: not JSON: maximum recursion"),
-        ("a.txt", b"\xff\xfe", "a\\.txt:1: not UTF-8"),
+        ("a.txt", b"\xff\xfe", "cannot read .*a.txt: not UTF-8 but UTF-16"),
         ("a.txt.gz", gzip.compress(b"abc" * 100, mtime=0)[:-9], "cannot read .*a.txt.gz"),
         ("a.txt.gz", b"abc", "cannot read .*a.txt.gz"),
         ("a.csv", b"", "predictions must be in a file of .jsonl or .txt"),
