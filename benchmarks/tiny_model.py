@@ -2,6 +2,7 @@ r"""The shipped model's titles: scores with intervals, and what goes wrong how o
 
     python benchmarks/tiny_model.py --output benchmarks/results/tiny_model.json
     python benchmarks/tiny_model.py --card        # writes the tables of chinese_t5_pegasus_tiny/README*.md
+    python benchmarks/tiny_model.py --ship fine_tuned/model.ckpt    # makes it the shipped model
 
 Test sets are in the folder that T5_PEGASUS_DATA names (see CONTRIBUTING.md) and in data/. Every title is written with
 the model's own generation_config.json unless --options says otherwise.
@@ -10,6 +11,8 @@ the model's own generation_config.json unless --options says otherwise.
 import json
 import random
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +24,9 @@ from tiny_pairs import held_out_sciences, lctt_articles
 
 from t5_pegasus import AutoTitle, cli, read_examples
 from t5_pegasus.data.examples import Example
+from t5_pegasus.engines.exported import SHIPPED, file_hash
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text
+from t5_pegasus.files import atomic_path, atomic_text
 from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
 from t5_pegasus.metrics import score_each
 
@@ -51,10 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", default="auto", help="as of test.py")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=tuple(SETS), help="test sets")
     parser.add_argument("--options", default="{}", help="generation options as JSON; the model's own if not given")
+    parser.add_argument("--ship", help="only make these weights the shipped model's: float16, and an int8 export")
     parser.add_argument("--card", action="store_true", help="only write the model card's tables from the results file")
     flags = parser.parse_args(argv)
     if flags.card:
         write_cards(json.loads(RESULTS.read_text(encoding="utf-8")))
+        return 0
+    if flags.ship is not None:
+        ship(flags.ship)
         return 0
     folder = public_data()
     if folder is None:
@@ -66,6 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(name, {key: value for key, value in found.items() if key != "examples"})
     report({"benchmark": "tiny_model", "options": options, "sets": sets}, ("numpy", "onnxruntime"), flags.output)
     return 0
+
+
+def ship(weights: str) -> None:
+    """Write model.safetensors, in float16 and without the tied head, and exported/, and the hash to the model cards."""
+    import safetensors.numpy
+
+    from t5_pegasus.engines.onnx_export import export_model
+    from t5_pegasus.networks.checkpoints import save_weights
+    from t5_pegasus.networks.t5 import build_model
+
+    target, exported = TINY_MODEL_DIR / "model.safetensors", TINY_MODEL_DIR / SHIPPED
+    with tempfile.TemporaryDirectory() as temporary:
+        whole = Path(temporary) / "model.safetensors"
+        save_weights(build_model(TINY_MODEL_DIR, weights), whole)
+        values = safetensors.numpy.load_file(whole)
+        with atomic_path(target) as file:
+            safetensors.numpy.save_file({name: value.astype(np.float16) for name, value in values.items()}, file)
+    shutil.rmtree(exported, ignore_errors=True)
+    # Of the rounded weights: what the Keras engine runs.
+    export_model(build_model(TINY_MODEL_DIR, target), TINY_MODEL_DIR / "vocab.txt", exported, "int8", target)
+    for name in WORDS:
+        path = TINY_MODEL_DIR / name
+        text = re.sub("`[0-9a-f]{64}`|`@HASH@`", f"`{file_hash(target)}`", path.read_text(encoding="utf-8"))
+        with atomic_text(path) as card:
+            card.write(text)
 
 
 def measure(title: AutoTitle, examples: Sequence[Example], options: dict[str, Any]) -> dict[str, Any]:
