@@ -40,22 +40,20 @@ bench-deps: .venv-bench/installed
 	touch $@
 
 demo: install
-	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
-	$(BIN)/python test.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO) --input_file data/test.tsv
-	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO)
-	@echo "A model that has seen 184 texts mostly knows their titles by heart: this shows that everything works, not how"
-	@echo "well T5-PEGASUS writes. For that, put the official weights into chinese_t5_pegasus_base/ and fine-tune them."
+	@echo "Titles of articles and abstracts by the model that comes with this repository:"
+	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --test_file data/test.tsv --show 10
+	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --test_file data/abstracts.tsv --show 5
+	@echo "The same model fine-tuned on the 184 articles of data/train.tsv:"
+	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 6 --scale_parameter
+	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO) --test_file data/test.tsv --show 10
 
-$(DEMO)/best_model.weights: | .venv/installed
-	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
-
-serve-demo: .venv/installed-serve $(DEMO)/best_model.weights
+serve-demo: install
 	@echo "The page is at http://127.0.0.1:$(PORT)/ and Ctrl-C ends it. From another terminal:"
 	@echo
 	@echo "    curl --retry 60 --retry-delay 1 --retry-connrefused http://127.0.0.1:$(PORT)/invocations \\"
 	@echo "        -H 'Content-Type: application/json' -d '{\"data\": \"一碗卖16元的牛肉面，到底能挣多少？开店七年的老板蒋大勇翻开账本：牛肉4.6元，面和配菜2.1元，房租摊到每碗3.2元，人工3元，水电燃气0.9元，再扣掉包装和损耗，剩下1.8元。如果走外卖，平台抽成后基本不赚钱。蒋大勇没有涨价，而是砍掉了一半菜品，把营业时间改为早六点到下午三点。调整两个月后，净利润反而多了15%。\"}'"
 	@echo
-	$(BIN)/python serve.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO) --host 127.0.0.1 --port $(PORT)
+	$(BIN)/python serve.py --model_dir chinese_t5_pegasus_tiny --host 127.0.0.1 --port $(PORT)
 
 check: install
 	$(BIN)/python -m t5_pegasus

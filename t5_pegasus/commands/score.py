@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import cli
-from ..config import GenerationConfig
+from ..config import GenerationConfig, require
 from ..data.examples import Example, read_examples
 from ..data.predictions import read_predictions
 from ..decoding.options import DataConfig
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--test_file", default=DATA_DIR / "test.tsv", help="pairs to generate titles for and score")
     parser.add_argument("--predictions", help="score the titles of this .jsonl or .txt file, and generate none")
     parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
+    parser.add_argument("--show", type=int, default=0, help="print so many references, each with the title to score")
     parser.add_argument("--output_csv", help="also write every example with its scores to this file")
     cli.add_flags(parser, LoadConfig)
     names = [field.name for field in dataclasses.fields(DataConfig) if field.name != "max_target_length"]
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, GenerationConfig, only=names, of_model=True)
     flags = parser.parse_args(argv)
     data = cli.config_from(flags, DataConfig)
+    require(flags.show >= 0, "show must be at least 0", flags.show)
     if (flags.predictions is None) != (flags.references is None):
         raise OptionError("--predictions and --references go together: give both, or --test_file alone")
     if flags.predictions is not None and data.skip_bad_lines:
@@ -70,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = score_each(predictions, references)
     if flags.output_csv is not None:
         write_csv(flags.output_csv, examples, predictions, scores)
+    for reference, prediction in zip(references[: flags.show], predictions, strict=False):
+        print(f"reference: {reference}\n    title: {prediction}")
     lengths = (statistics.fmean(map(len, texts)) for texts in (predictions, references))
     print("{} examples, mean length {:.1f} characters, of the references {:.1f}".format(len(scores), *lengths))
     print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references)))
