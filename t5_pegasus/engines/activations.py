@@ -1,21 +1,18 @@
-"""The activation of T5's feed-forward layers, as engines that compute it themselves know it."""
+"""The activations of feed-forward layers that engines compute themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from ..errors import OptionError
 
-_TANH = {"gelu": False, "gelu_erf": False, "gelu_tanh": True}  # bert4keras's names: exact, or approximated by tanh
+# bert4keras's names in config.json, and the operation that an engine has for each. Its "gelu" is the exact one.
+OPERATIONS = {"linear": "linear", "relu": "relu", "gelu": "gelu", "gelu_erf": "gelu", "gelu_tanh": "gelu_tanh"}
 
 
-def approximates_gelu(hidden_act: Sequence[str]) -> bool:
-    """Tell whether a model's gelu is the approximation by tanh.
-
-    Raises OptionError for activations that only the reference computes.
-    """
-    gate, linear = hidden_act
-    if gate not in _TANH or linear != "linear":
-        raise OptionError(
-            f"hidden_act must be {', '.join(_TANH)} and linear for engines keras and onnx, got {list(hidden_act)}; "
-            "take engine reference"
-        )
-    return _TANH[gate]
+def check_activations(names: Iterable[str]) -> None:
+    """Raise OptionError for an activation that only the reference computes."""
+    for name in names:
+        if name not in OPERATIONS:
+            raise OptionError(
+                f"hidden_act must be {', '.join(OPERATIONS)} for engines keras and onnx, got {name}; "
+                "take engine reference"
+            )

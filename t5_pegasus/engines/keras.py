@@ -1,29 +1,37 @@
-"""The decoder with caches, in TensorFlow, on the very weights of a model in memory: right after every training step.
+"""The decoder with caches, in TensorFlow, on the weights of a model in memory: right after every training step.
 
-A step computes one token a beam. Keys and values of the tokens before are kept, those of the source are computed once,
-and beams of one source share them by standing together in the query axis. It computes in the model's compute type,
-norms and softmax in float32, and gives what `t5.decoder` gives for the whole prefix.
+A step computes one token a beam. Keys and values of earlier tokens are cached, those of the source are computed once,
+and the beams of a source share them as the query axis of one product. Products are computed in the model's compute
+type, norms and softmax in float32. The logits are those of the whole decoder over the whole prefix.
 """
 
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from ..decoding.inputs import divide
+from ..decoding.inputs import Inputs
 from ..decoding.logits import ALMOST_CERTAIN, Edits
 from ..networks.backend import tf
-from ..networks.checkpoints import named_variables
-from .activations import approximates_gelu
+from ..networks.description import Attention, Embedding, FeedForward, Linear, Network, Norm, RelativeBias
+from .activations import OPERATIONS, check_activations
 
-_EPSILON = 1e-6  # of T5's norm
+# A row for each value of OPERATIONS.
+_ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "gelu": tf.nn.gelu,
+    "gelu_tanh": functools.partial(tf.nn.gelu, approximate=True),
+}
 
 
 class State(NamedTuple):
-    """Where a batch stands, with L layers and H heads of size D.
+    """What a batch has computed so far, with L layers and H heads of size D.
 
     caches: 2 L tensors [rows, H, tokens so far, D], keys and values by turns.
     cross: 2 L tensors [sources, H, source_len, D], keys and values of the source by turns.
-    mask: float32 [sources, source_len], 0 where there is a token and -inf at padding.
+    mask: float32 [sources, source_len], 0 at a token and -inf at padding.
     """
 
     caches: list[tf.Tensor]
@@ -32,39 +40,36 @@ class State(NamedTuple):
 
 
 class KerasEngine:
-    """Runs a bert4keras T5 in memory; see `decoding.search.Engine` for its methods.
+    """Runs a network in memory; see `decoding.search.Engine` for its methods.
 
     Args:
-        t5: ours or stock. Its weights are read for each batch anew, so that training between two titles counts.
+        network: such as `networks.t5.network_of` returns. Its weights are read for each batch anew, so that training
+            between two titles counts.
+
+    Raises OptionError for an activation that it does not have.
     """
 
-    def __init__(self, t5: Any) -> None:
-        self._weights = named_variables(t5)
-        self._type = tf.as_dtype(t5.layers["Embedding-Token"].compute_dtype)
-        # In half precision the matrices are cast once a batch, not at each step.
+    def __init__(self, network: Network) -> None:
+        self._description, self._weights = network.description, network.weights
+        self._type = tf.as_dtype(network.compute_dtype)
+        self._heads, self._head_size = network.description.num_heads, network.description.head_size
+        for block in network.description.blocks:
+            check_activations(branch.activation for branch in block.feed_forward.branches)
+        # In half precision the decoder's matrices are cast once a batch, not at each step.
         self._halves = {
-            name: tf.Variable(tf.zeros(weight.shape, self._type), trainable=False)
-            for name, weight in self._weights.items()
-            if self._type != tf.float32 and name.startswith("decoder/") and len(weight.shape) == 2
+            name: tf.Variable(tf.zeros(self._weights[name].shape, self._type), trainable=False)
+            for name in _step_matrices(network)
+            if self._type != tf.float32
         }
-        decoder = t5._decoder
-        self._layers = range(decoder.num_hidden_layers)
-        self._heads, self._head_size = decoder.num_attention_heads, decoder.attention_head_size
-        self._tanh = approximates_gelu(decoder.hidden_act)
-        self._cross_position_bias = decoder.cross_position_bias
-        # Row `reach` of the layer's buckets has all offsets from -reach to reach; beyond, buckets stay the same.
-        layer = t5.layers["Decoder-Embedding-Relative-Position"]
-        reach = self._reach = layer.max_distance
-        self._buckets = layer.compute_position_ids([tf.zeros((1, reach + 1)), tf.zeros((1, 2 * reach + 1))])[reach]
-        self._encoder = tf.function(lambda ids: t5.encoder(ids, training=False), reduce_retracing=True)
+        self._encoder = tf.function(self._encoder_graph, reduce_retracing=True)
         self._start = tf.function(self._start_graph, reduce_retracing=True)
         self._step = tf.function(self._step_graph, reduce_retracing=True)
 
-    def start(self, sources: list[list[int]], window: int | None = None) -> State:
+    def start(self, inputs: Inputs) -> State:
         """Encode the sources and compute their keys and values in every layer."""
-        ids, joined = map(tf.constant, divide(sources, window))
+        ids, joined = map(tf.constant, inputs)
         cross, mask = self._start(self._encoder(ids), ids, joined)
-        empty = tf.zeros((len(sources), self._heads, 0, self._head_size), self._type)
+        empty = tf.zeros((len(joined), self._heads, 0, self._head_size), self._type)
         return State([empty] * len(cross), cross, mask)
 
     def step(
@@ -90,22 +95,43 @@ class KerasEngine:
         shape = (*tokens.shape, -1)
         return State(caches, cross, mask), best.numpy().reshape(shape), log_probs.numpy().reshape(shape)
 
+    def _encoder_graph(self, ids: tf.Tensor) -> tf.Tensor:
+        """Return the encoder's output [windows, window_len, hidden] for ids int32 [windows, window_len]."""
+        stack, (windows, length) = self._description.encoder, tf.unstack(tf.shape(ids))
+        positions = tf.tile(tf.range(length), [windows])
+        x = self._embed(stack.embedding, tf.reshape(ids, (-1,)), positions)  # [windows * window_len, hidden]
+        mask = _padding_mask(ids)[:, None, None, :]  # [windows, 1, 1, window_len]
+        biases: dict[RelativeBias | None, tf.Tensor] = {None: mask}
+        by_head = tf.stack([windows, length, self._heads, self._head_size])
+        for block in stack.blocks:
+            attention = block.self_attention
+            if (bias := attention.position_bias) is not None and bias not in biases:
+                biases[bias] = mask + self._position_bias(bias, tf.range(length), length)
+            y = self._norm(x, attention.norm)
+            query, keys, values = (
+                tf.transpose(tf.reshape(self._project(y, linear), by_head), (0, 2, 1, 3))  # [windows, H, window_len, D]
+                for linear in (attention.query, attention.key, attention.value)
+            )
+            attended = self._attend(attention, query, keys, values, biases[bias])
+            attended = tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), (-1, self._heads * self._head_size))
+            x += self._project(attended, attention.output)
+            x += self._feed_forward(x, block.feed_forward)
+        return tf.reshape(self._norm(x, stack.norm), tf.stack([windows, length, x.shape[-1]]))
+
     def _start_graph(self, context: tf.Tensor, ids: tf.Tensor, joined: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         for name, half in self._halves.items():
             half.assign(tf.cast(self._weights[name], self._type))
-        # Each source from here on is one sequence, whatever windows it was encoded in.
-        places = tf.maximum(joined, 0)
-        context = tf.gather(tf.reshape(context, (-1, context.shape[-1])), tf.reshape(places, (-1,)))
-        by_head = tf.stack([*tf.unstack(tf.shape(places)), self._heads, self._head_size])
-        tokens = tf.where(joined < 0, 0, tf.gather(tf.reshape(ids, (-1,)), places))
+        # From here on each source is one sequence, whatever windows it was encoded in.
+        indices = tf.maximum(joined, 0)  # [sources, source_len]
+        context = tf.gather(tf.reshape(context, (-1, context.shape[-1])), tf.reshape(indices, (-1,)))
+        by_head = tf.stack([*tf.unstack(tf.shape(indices)), self._heads, self._head_size])
+        tokens = tf.where(joined < 0, 0, tf.gather(tf.reshape(ids, (-1,)), indices))
         cross = []
-        for layer in self._layers:
-            for name in ("k", "v"):
-                projected = self._project(context, f"decoder/block_{layer:03d}/layer_001/EncDecAttention/{name}")
-                cross.append(tf.transpose(tf.reshape(projected, by_head), (0, 2, 1, 3)))
-        # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
-        visible = tf.logical_or(tf.not_equal(tokens, 0), tf.equal(tf.range(tf.shape(tokens)[1]), 0)[None])
-        return cross, tf.where(visible, 0.0, -float("inf"))
+        for block in self._description.decoder.blocks:
+            for linear in (block.cross_attention.key, block.cross_attention.value):
+                projected = tf.reshape(self._project(context, linear), by_head)  # [sources, source_len, H, D]
+                cross.append(tf.transpose(projected, (0, 2, 1, 3)))
+        return cross, _padding_mask(tokens)
 
     def _step_graph(
         self,
@@ -118,66 +144,111 @@ class KerasEngine:
         factors: tf.Tensor,
         top: tf.Tensor,
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        sources, beams = tf.unstack(tf.shape(tokens))
-        # Looked up in the variable, since reading all of it is a copy: Keras looks up in it as well.
-        x = tf.nn.embedding_lookup(self._weights["shared/embedding"], tf.reshape(tokens, (-1,)))
-        x = tf.cast(x, self._type)  # [rows, hidden]
-        self_bias = self._position_bias(position, position + 1)[None, :, None, :]
-        cross_bias = mask[:, None, None, :]  # [sources, 1, 1, source_len]
-        if self._cross_position_bias:
-            cross_bias += self._position_bias(position, tf.shape(mask)[1])[None, :, None, :]
+        stack, (sources, beams) = self._description.decoder, tf.unstack(tf.shape(tokens))
+        x = self._embed(stack.embedding, tf.reshape(tokens, (-1,)), position[None])  # [rows, hidden]
+        self_biases: dict[RelativeBias | None, tf.Tensor] = {None: tf.zeros(())}
+        cross_mask = mask[:, None, None, :]  # [sources, 1, 1, source_len]
+        cross_biases: dict[RelativeBias | None, tf.Tensor] = {None: cross_mask}
         one_token = (-1, self._heads, 1, self._head_size)
         by_source = tf.stack([sources, beams, self._heads, self._head_size])
         joined_heads = (-1, self._heads * self._head_size)
         new_caches = []
-        for layer in self._layers:
-            block = f"decoder/block_{layer:03d}"
-            y = self._norm(x, f"{block}/layer_000/rms_norm/scale")
-            # One token: to split its heads, or join them, moves nothing.
+        for layer, block in enumerate(stack.blocks):
+            attention = block.self_attention
+            if (bias := attention.position_bias) is not None and bias not in self_biases:
+                self_biases[bias] = self._position_bias(bias, position[None], position + 1)  # [H, 1, tokens so far]
+            y = self._norm(x, attention.norm)
+            # One token: splitting its heads, or joining them, moves nothing.
             query, key, value = (
-                tf.reshape(self._project(y, f"{block}/layer_000/SelfAttention/{name}"), one_token) for name in "qkv"
+                tf.reshape(self._project(y, linear), one_token)
+                for linear in (attention.query, attention.key, attention.value)
             )
-            keys = tf.concat([caches[2 * layer], key], axis=2)
+            keys = tf.concat([caches[2 * layer], key], axis=2)  # [rows, H, tokens so far, D]
             values = tf.concat([caches[2 * layer + 1], value], axis=2)
             new_caches += [keys, values]
-            attended = tf.reshape(self._attend(query, keys, values, self_bias), joined_heads)
-            x += self._project(attended, f"{block}/layer_000/SelfAttention/o")
+            attended = self._attend(attention, query, keys, values, self_biases[bias])
+            x += self._project(tf.reshape(attended, joined_heads), attention.output)
 
-            y = self._norm(x, f"{block}/layer_001/rms_norm/scale")
-            query = self._project(y, f"{block}/layer_001/EncDecAttention/q")
-            query = tf.transpose(tf.reshape(query, by_source), (0, 2, 1, 3))
-            attended = self._attend(query, cross[2 * layer], cross[2 * layer + 1], cross_bias)
+            attention = block.cross_attention
+            if (bias := attention.position_bias) is not None and bias not in cross_biases:
+                cross_biases[bias] = cross_mask + self._position_bias(bias, position[None], tf.shape(mask)[1])
+            query = self._project(self._norm(x, attention.norm), attention.query)
+            query = tf.transpose(tf.reshape(query, by_source), (0, 2, 1, 3))  # [sources, H, beams, D]
+            attended = self._attend(attention, query, cross[2 * layer], cross[2 * layer + 1], cross_biases[bias])
             attended = tf.reshape(tf.transpose(attended, (0, 2, 1, 3)), joined_heads)
-            x += self._project(attended, f"{block}/layer_001/EncDecAttention/o")
+            x += self._project(attended, attention.output)
 
-            y = self._norm(x, f"{block}/layer_002/rms_norm/scale")
-            gate, linear = (self._project(y, f"{block}/layer_002/DenseReluDense/wi_{n}/kernel") for n in (0, 1))
-            x += self._project(tf.nn.gelu(gate, self._tanh) * linear, f"{block}/layer_002/DenseReluDense/wo/kernel")
+            x += self._feed_forward(x, block.feed_forward)
 
-        x = self._norm(x, "decoder/rms_norm/scale") * x.shape[-1] ** -0.5  # the scale is bert4keras's
-        logits = self._project(x, "decoder/logits/kernel")  # [rows, vocab_size]
+        head = self._description.head
+        logits = self._project(_scaled(self._norm(x, stack.norm), head.scale), head.linear)  # [rows, vocab_size]
         log_probs = tf.nn.log_softmax(tf.cast(logits, tf.float32))
         changed = tf.minimum(tf.gather_nd(log_probs, pairs), ALMOST_CERTAIN) * factors
         log_probs = tf.tensor_scatter_nd_update(log_probs, pairs, changed)
         best_log_probs, best = tf.math.top_k(log_probs, tf.minimum(top, tf.shape(log_probs)[1]))
         return new_caches, best_log_probs, best
 
-    def _project(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        """Multiply rows [n, inputs] by a weight matrix."""
-        return x @ tf.convert_to_tensor(self._halves.get(name, self._weights[name]))
+    def _embed(self, embedding: Embedding, ids: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+        """Return [rows, hidden] for ids [rows] at positions [rows], or at one position [1]."""
+        # Looked up in the variable, since reading all of it is a copy: Keras looks up in it as well.
+        x = _scaled(tf.cast(tf.nn.embedding_lookup(self._weights[embedding.table], ids), self._type), embedding.scale)
+        if embedding.positions is None:
+            return x
+        return x + tf.cast(tf.nn.embedding_lookup(self._weights[embedding.positions], positions), self._type)
 
-    def _attend(self, query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    def _project(self, x: tf.Tensor, linear: Linear) -> tf.Tensor:
+        """Return [rows, outputs] for rows [rows, inputs]."""
+        kernel = tf.cast(self._halves.get(linear.kernel, self._weights[linear.kernel]), self._type)
+        x = tf.matmul(x, kernel, transpose_b=linear.transposed)
+        return x if linear.bias is None else x + tf.cast(self._weights[linear.bias], self._type)
+
+    def _attend(
+        self, attention: Attention, query: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, bias: tf.Tensor
+    ) -> tf.Tensor:
         """Return [batch, H, queries, D]: queries of that shape over keys and values [batch, H, keys, D]."""
-        scores = tf.cast(tf.matmul(query, keys, transpose_b=True), tf.float32) + bias
+        scores = tf.cast(tf.matmul(_scaled(query, attention.scale), keys, transpose_b=True), tf.float32) + bias
         return tf.cast(tf.nn.softmax(scores), self._type) @ values
 
-    def _norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        x = tf.cast(x, tf.float32)
-        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + _EPSILON) * self._weights[name]
-        return tf.cast(x, self._type)
+    def _feed_forward(self, x: tf.Tensor, layer: FeedForward) -> tf.Tensor:
+        y = self._norm(x, layer.norm)
+        branches = (
+            _ACTIVATIONS[OPERATIONS[branch.activation]](self._project(y, branch.linear)) for branch in layer.branches
+        )
+        return self._project(functools.reduce(tf.multiply, branches), layer.output)
 
-    def _position_bias(self, position: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Return float32 [H, length], the bias of a query at `position` for each key."""
-        offsets = tf.clip_by_value(tf.range(length) - position, -self._reach, self._reach)
-        table = self._weights["decoder/block_000/layer_000/SelfAttention/relative_attention_bias"]  # [buckets, H]
-        return tf.transpose(tf.gather(table, tf.gather(self._buckets, offsets + self._reach)))
+    def _norm(self, x: tf.Tensor, norm: Norm) -> tf.Tensor:
+        x = tf.cast(x, tf.float32)
+        if norm.centered:
+            x -= tf.reduce_mean(x, axis=-1, keepdims=True)
+        root = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + norm.epsilon)
+        x *= root * self._weights[norm.scale]
+        return tf.cast(x if norm.bias is None else x + self._weights[norm.bias], self._type)
+
+    def _position_bias(self, bias: RelativeBias, positions: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return float32 [H, queries, length], the bias of queries at `positions` [queries] for each key."""
+        offsets = tf.range(length)[None] - positions[:, None]  # [queries, length]
+        reach = bias.max_distance
+        buckets = tf.gather(bias.buckets(), tf.clip_by_value(offsets, -reach, reach) + reach)
+        return tf.transpose(tf.gather(self._weights[bias.table], buckets), (2, 0, 1))
+
+
+def _scaled(x: tf.Tensor, scale: float) -> tf.Tensor:
+    return x if scale == 1 else x * scale
+
+
+def _padding_mask(tokens: tf.Tensor) -> tf.Tensor:
+    """Return float32 [batch, length], 0 at a token and -inf at padding, for ids [batch, length]."""
+    # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
+    visible = tf.logical_or(tf.not_equal(tokens, 0), tf.equal(tf.range(tf.shape(tokens)[1]), 0)[None])
+    return tf.where(visible, 0.0, -float("inf"))
+
+
+def _step_matrices(network: Network) -> set[str]:
+    """Return the names of the matrices that every step multiplies by."""
+    description = network.description
+    linears = [description.head.linear]
+    for block in description.decoder.blocks:
+        for attention in block.attentions:
+            linears += [attention.query, attention.key, attention.value, attention.output]
+        linears += [*(branch.linear for branch in block.feed_forward.branches), block.feed_forward.output]
+    return {linear.kernel for linear in linears}

@@ -18,6 +18,7 @@ import safetensors.numpy
 from ..errors import CheckpointError
 from ..files import atomic_path, temporary_folder
 from .backend import keras, tf
+from .t5_description import EMBEDDING, HEAD
 
 Weights = dict[str, np.ndarray]
 
@@ -44,8 +45,10 @@ def load_weights(t5: Any, path: str | Path) -> None:
             `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever it is called;
             a safetensors file of `save_weights`. Half precision is widened to float32.
 
-    Raises CheckpointError for a file that cannot be read, and naming what is missing, what is left over and what has
-    another shape (with both shapes) or not finite; the network is then as it was.
+    Where the head is tied to the embedding (`tie_word_embeddings`) a file need not have its matrix.
+
+    Raises CheckpointError for a file that cannot be read, and naming what is missing, left over, of another shape (with
+    both shapes) or not finite, and a tied head that is not the embedding; the network is then as it was.
     """
     path = Path(str(path).removesuffix(".index"))
     assign_weights(t5, read_weights(t5, path), path)
@@ -65,7 +68,9 @@ def read_weights(t5: Any, path: str | Path) -> Weights:
 
 def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
     """Set every weight of the network; `path` is where they are from, for the errors of `load_weights`."""
-    variables = named_variables(t5)
+    variables, tied = named_variables(t5), _is_tied(t5)
+    if tied and EMBEDDING in found:
+        found = {HEAD: found[EMBEDDING].T, **found}
     problems = [
         *_listed("lacks", [name for name in variables if name not in found]),
         *_listed("has, unknown to the model,", [name for name in found if name not in variables]),
@@ -81,10 +86,13 @@ def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
             "has values that are not finite in", [name for name, value in found.items() if not np.isfinite(value).all()]
         ),
     ]
+    if tied and not problems and not np.array_equal(found[HEAD], found[EMBEDDING].T):
+        problems = [f"has a {HEAD} that is not {EMBEDDING} transposed, but tie_word_embeddings is true in config.json"]
     if problems:
         raise CheckpointError(f"{path} does not fit the model: it {'; it '.join(problems)}")
     for name, variable in variables.items():
         variable.assign(found[name])
+    t5.from_scratch = False
 
 
 def save_weights(t5: Any, path: str | Path) -> None:
@@ -102,13 +110,30 @@ def save_weights(t5: Any, path: str | Path) -> None:
 
 
 def named_variables(t5: Any) -> dict[str, Any]:
-    """Return the network's variables by their official (mT5) names, in bert4keras's order."""
+    """Return the network's variables by their official (mT5) names, in bert4keras's order.
+
+    Only these are loaded and saved: a variable that was added to a layer later, such as an adapter's, has no such name.
+    """
+    named = getattr(t5, "named_variables", None)  # a stock model keeps none
+    return name_variables(t5) if named is None else dict(named)
+
+
+def name_variables(t5: Any) -> dict[str, Any]:
+    """Return what `named_variables` does, by the order of each layer's weights: right while all of them are trainable.
+
+    Keras moves a weight that is frozen, or whose sublayer is, behind the others of its layer.
+    """
     return {
         name: variable
         for layer, names in t5.variable_mapping().items()
         if layer in t5.layers
-        for name, variable in zip(names, t5.layers[layer].weights, strict=True)  # frozen ones too
+        for name, variable in zip(names, t5.layers[layer].weights, strict=False)
     }
+
+
+def _is_tied(t5: Any) -> bool:
+    config = getattr(t5, "config", None)  # stock models have none, and are not tied
+    return config is not None and config.tie_word_embeddings
 
 
 def _one_line(error: Exception) -> str:
@@ -200,13 +225,15 @@ def _hdf5_names(group: Any, attribute: str) -> list[str]:
 def _write_hdf5(path: Path, t5: Any) -> None:
     # Made in memory: HDF5 itself may bring the process down when a write fails.
     image = io.BytesIO()
+    variables, mapping = named_variables(t5), t5.variable_mapping()
     with h5py.File(image, "w") as file:
         file.attrs["layer_names"] = [layer.name.encode() for layer in t5.model.layers]
         file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", keras.__version__.encode()
         for layer in t5.model.layers:
             group = file.create_group(layer.name)
-            group.attrs["weight_names"] = [variable.name.encode() for variable in layer.weights]
-            for variable in layer.weights:
+            weights = [variables[name] for name in mapping.get(layer.name, ())]
+            group.attrs["weight_names"] = [variable.name.encode() for variable in weights]
+            for variable in weights:
                 group[variable.name] = variable.numpy()
     _write_bytes(path, image.getbuffer())
 
@@ -219,7 +246,10 @@ def _read_safetensors(path: Path, t5: Any) -> Weights:
 
 
 def _write_safetensors(path: Path, t5: Any) -> None:
-    _write_bytes(path, safetensors.numpy.save(_named_values(t5)))
+    values = _named_values(t5)
+    if _is_tied(t5):
+        del values[HEAD]  # half of a small model; the other formats are read by bert4keras, which needs it
+    _write_bytes(path, safetensors.numpy.save(values))
 
 
 @dataclasses.dataclass(frozen=True)

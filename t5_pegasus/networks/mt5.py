@@ -24,6 +24,7 @@ from ..text.tokenizer import CLS, PAD, SEP, UNK, PegasusTokenizer
 from ..text.words import SPECIAL_TOKENS
 from .checkpoints import Weights, assign_weights, read_weights
 from .t5 import PegasusT5
+from .t5_description import EMBEDDING, HEAD
 
 # mT5's pieces for our special tokens, the first that there is. Its decoder starts with <pad>, as ours does with [CLS].
 _SPECIAL_PIECES = {
@@ -33,15 +34,11 @@ _SPECIAL_PIECES = {
     SEP: ("</s>",),
     "[MASK]": ("<extra_id_0>", "▁<extra_id_0>"),
 }
-
 _WORD_START = "▁"
-
-_EMBEDDING, _HEAD = "shared/embedding", "decoder/logits/kernel"
 
 # Hugging Face writes the first of these for all, but an old file may have the others too, and a weight that was never
 # used.
 _SAME_AS_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 
@@ -84,14 +81,14 @@ def load_mt5(
     # In half precision, which Hugging Face's files may have, the means would be rounded.
     found = {name: value.astype(np.float32, copy=False) for name, value in read_weights(t5, weights).items()}
     values = _with_our_names(found)
-    missing = [name for name in (_EMBEDDING, _HEAD) if name not in values]
+    missing = [name for name in (EMBEDDING, HEAD) if name not in values]
     if missing:
         raise CheckpointError(
             f"{weights} is not of mT5 or T5 1.1: it lacks {' and '.join(missing)} (lm_head.weight is missing where a "
             "library has tied it to the embedding: save the original weights)"
         )
-    embedding, head = values[_EMBEDDING], values[_HEAD].T
-    for name, matrix in ((_EMBEDDING, embedding), (_HEAD, head)):
+    embedding, head = values[EMBEDDING], values[HEAD].T
+    for name, matrix in ((EMBEDDING, embedding), (HEAD, head)):
         # mT5 has a few rows more than pieces, for the sake of a round number.
         if len(matrix) < pieces.get_piece_size():
             raise CheckpointError(
@@ -99,9 +96,9 @@ def load_mt5(
                 "the spiece.model that belongs to these weights"
             )
     random = np.random.default_rng(seed)
-    values[_EMBEDDING] = map_rows(embedding[: pieces.get_piece_size()], rows, random)
+    values[EMBEDDING] = map_rows(embedding[: pieces.get_piece_size()], rows, random)
     # bert4keras multiplies the decoder's output by hidden_size ** -0.5, mT5 does not.
-    values[_HEAD] = map_rows(head[: pieces.get_piece_size()], rows, random).T * t5.config.hidden_size**0.5
+    values[HEAD] = map_rows(head[: pieces.get_piece_size()], rows, random).T * t5.config.hidden_size**0.5
     assign_weights(t5, values, weights)
     counts = [min(len(ids), 2) for ids in rows]
     return Report(kept=counts.count(1), compound=counts.count(2), random=counts.count(0))
@@ -175,13 +172,13 @@ def _with_our_names(values: Weights) -> Weights:
     shared = next((name for name in ("shared.weight", *_SAME_AS_SHARED) if name in values), None)
     left_out = {shared, *_SAME_AS_SHARED, *_UNUSED}
     renamed = {_our_name(name): value.T for name, value in values.items() if name not in left_out}
-    return renamed if shared is None else {_EMBEDDING: values[shared], **renamed}
+    return renamed if shared is None else {EMBEDDING: values[shared], **renamed}
 
 
 def _our_name(name: str) -> str:
     """Return T5's name of a weight: `encoder.block.0.layer.1.DenseReluDense.wi_0.weight` has `…/wi_0/kernel`."""
     if name == "lm_head.weight":
-        return _HEAD
+        return HEAD
     name = re.sub(r"\b(block|layer)\.(\d+)\b", lambda match: f"{match[1]}_{int(match[2]):03}", name)
     name = name.removesuffix(".weight").replace(".", "/")
     name = re.sub(r"\b(final_)?layer_norm$", "rms_norm/scale", name)

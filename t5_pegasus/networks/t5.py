@@ -14,10 +14,15 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, OptionError
-from ..locations import pretrained_weights
+from ..locations import TO_BUILD, Weights, locate_weights
 from ..text.tokenizer import read_vocabulary
 from .backend import bert4keras, keras, tf
-from .checkpoints import load_weights, named_variables
+from .checkpoints import load_weights, name_variables, named_variables
+from .description import Network
+from .t5_description import EMBEDDING, HEAD, describe_t5
+
+# Rows by which a vocabulary's size is rounded up, at most; an eighth of the tokens in larger ones.
+_PADDING_ROWS = 128
 
 _dropout_seed: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_seed", default=None)
 
@@ -204,7 +209,15 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
     `encoder`: token ids int32 [batch, source_len] -> context float [batch, source_len, hidden], 0 at padding (id 0).
     `decoder`: [context, token ids int32 [batch, target_len]] -> float32 [batch, target_len, vocab_size].
     `model`: [source ids, target ids] -> the decoder's output.
+    `named_variables`: its weights by their official names, whatever is added to a layer later.
+    `from_scratch`: True if the weights are random, as `initialize` sets them.
+
+    Where `tie_word_embeddings`, the head's matrix is a copy of the embedding, transposed: loading, `initialize` and
+    training keep it so.
     """
+
+    named_variables: dict[str, tf.Variable]
+    from_scratch = False
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         # Past bert4keras's T5, which would build its own encoder and decoder, to its base.
@@ -213,6 +226,21 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
         kwargs["layers"] = self.layers
         self._encoder = PegasusEncoder(**{**kwargs, "name": f"{self.name}_Encoder"})
         self._decoder = PegasusDecoder(**{**kwargs, "name": f"{self.name}_Decoder"})
+
+    def build(self, **kwargs: Any) -> None:
+        """Build encoder, decoder and model."""
+        super().build(**kwargs)
+        self.named_variables = name_variables(self)
+
+    @property
+    def trainable(self) -> list[tf.Variable]:
+        """Return the variables that training changes by their gradient, in the model's order.
+
+        They are those of all layers that are not frozen (`layer.trainable = False`), but for the matrix of a tied head,
+        which goes with the embedding.
+        """
+        follower = self.named_variables[HEAD] if self.config.tie_word_embeddings else None
+        return [variable for variable in self.model.trainable_variables if variable is not follower]
 
 
 def recompute_activations(t5: PegasusT5) -> None:
@@ -244,14 +272,17 @@ def _recomputed(call: Any) -> Any:
 
 
 def build_model(
-    model_dir: str | Path, weights: str | Path | None = None, with_lm: bool | str = True, **config_overrides: Any
+    model_dir: str | Path,
+    weights: str | Path | Weights | None = None,
+    with_lm: bool | str = True,
+    **config_overrides: Any,
 ) -> PegasusT5:
     """Build T5-PEGASUS from a model directory and load its weights.
 
     Args:
         model_dir: holds config.json and vocab.txt.
-        weights: a TensorFlow checkpoint, an HDF5 or a safetensors file (see `checkpoints.load_weights`). None takes
-            model.ckpt or model.safetensors of the directory, and a random start where there is neither.
+        weights: a TensorFlow checkpoint, an HDF5 or a safetensors file (see `checkpoints.load_weights`), or a kind of
+            Weights. None takes model.ckpt or model.safetensors of the directory, or random weights if there is neither.
         with_lm: True for probabilities, as bert4keras; "linear" for logits.
         config_overrides: keys of config.json with other values, such as `cross_position_bias=False`.
 
@@ -263,19 +294,39 @@ def build_model(
     config = ModelConfig.load(model_dir, **config_overrides)
     check_vocabulary(model_dir, config)
     t5 = build_from_config(config, with_lm)
-    weights = weights or pretrained_weights(model_dir)
-    if weights is None:
+    found = locate_weights(model_dir, weights, TO_BUILD)
+    if found is Weights.RANDOM:
         initialize(t5)
     else:
-        load_weights(t5, weights)
+        load_weights(t5, found)
     return t5
 
 
+def network_of(t5: Any) -> Network:
+    """Return the description and the weights of a bert4keras T5 1.1, ours or stock: what engines run."""
+    decoder, table = t5._decoder, t5.layers["Decoder-Embedding-Relative-Position"]
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = (
+        t5.config
+        if isinstance(t5, PegasusT5)
+        else ModelConfig(
+            **{name: getattr(decoder, name) for name in (*names, "attention_head_size", "cross_position_bias")},
+            hidden_act=tuple(decoder.hidden_act),
+            relative_attention_num_buckets=table.input_dim,
+            relative_attention_max_distance=table.max_distance,
+        )
+    )
+    return Network(describe_t5(config), named_variables(t5), t5.layers["Embedding-Token"].compute_dtype)
+
+
 def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
-    """Raise CheckpointError where vocab.txt and config.json differ in size: every id would mean another word."""
+    """Raise CheckpointError if vocab.txt is of another model than config.json: every id would mean another word.
+
+    The network may have some rows more than the vocabulary has tokens, to round its size up; no row may be missing.
+    """
     path = Path(model_dir) / "vocab.txt"
     count = len(read_vocabulary(path))
-    if count != config.vocab_size:
+    if not 0 <= config.vocab_size - count <= max(_PADDING_ROWS, count // 8):
         raise CheckpointError(
             f"{path} has {count} tokens but vocab_size in config.json is {config.vocab_size}; "
             "use the vocabulary that belongs to these weights"
@@ -328,4 +379,5 @@ def initialize(t5: PegasusT5) -> None:
     # The head begins as the embedding, the two being one matrix in the first T5: a model that learns to find a token
     # of the source can then write it, also one that no title of the training data has. bert4keras's factor of
     # hidden_size ** -0.5 before the head keeps the logits' variance at 1.
-    variables["decoder/logits/kernel"].assign(tf.transpose(variables["shared/embedding"]))
+    variables[HEAD].assign(tf.transpose(variables[EMBEDDING]))
+    t5.from_scratch = True

@@ -9,12 +9,15 @@ _LOGITS_AT_ONCE = 2**22
 
 
 class HeadLoss(NamedTuple):
-    """What `head_loss` returns: float32 scalars, and the gradients of `scale * loss`."""
+    """What `head_loss` returns: float32 scalars, and the gradients of `scale * loss`.
+
+    kernel_gradient: None where the kernel does not learn.
+    """
 
     loss: tf.Tensor  # summed cross entropy, in nats
     right: tf.Tensor  # labels that have the highest logit
     hidden_gradient: tf.Tensor
-    kernel_gradient: tf.Tensor
+    kernel_gradient: tf.Tensor | None
 
 
 def head_loss(
@@ -26,6 +29,7 @@ def head_loss(
     pad_id: int = 0,
     logits_at_once: int = _LOGITS_AT_ONCE,
     static: bool = False,
+    learns: bool = True,
 ) -> HeadLoss:
     """Return the cross entropy of `hidden @ kernel` against the labels that are not padding, and its gradients.
 
@@ -41,6 +45,7 @@ def head_loss(
         pad_id: label that does not count.
         logits_at_once: limit of logits in memory.
         static: compute padding too, for XLA, which must know every shape beforehand.
+        learns: whether the kernel's gradient is wanted; that of `hidden` always is.
     """
     size, vocab_size = kernel.shape
     rows, row_labels = tf.reshape(hidden, (-1, size)), tf.reshape(labels, (-1,))
@@ -72,19 +77,27 @@ def head_loss(
             slopes += spread - label_smoothing / vocab_size
         best = tf.argmax(logits, axis=1, output_type=tf.int32)
         slopes = tf.cast(slopes * (count * scale)[:, None], hidden.dtype)
-        kernel_gradient += tf.cast(tf.matmul(x, slopes, transpose_a=True), kernel.dtype)
+        if learns:
+            kernel_gradient += tf.cast(tf.matmul(x, slopes, transpose_a=True), kernel.dtype)
         gradients = gradients.write(index, tf.matmul(slopes, matrix, transpose_b=True))
         loss += tf.reduce_sum(losses * count)
         right += tf.reduce_sum(tf.cast(tf.equal(best, y), tf.float32) * count)
         return index + 1, loss, right, kernel_gradient, gradients
 
+    no_gradient = tf.zeros_like(kernel) if learns else tf.zeros(())
     _, loss, right, kernel_gradient, gradients = tf.while_loop(
         lambda index, *_: index < num_chunks,
         add_chunk,
-        (0, 0.0, 0.0, tf.zeros_like(kernel), tf.TensorArray(hidden.dtype, num_chunks, element_shape=(None, size))),
+        (
+            0,
+            0.0,
+            0.0,
+            no_gradient,
+            tf.TensorArray(hidden.dtype, num_chunks, element_shape=(None, size)),
+        ),
         parallel_iterations=1,
     )
     hidden_gradient = tf.reshape(gradients.stack(), (-1, size))[:total]
     if places is not None:
         hidden_gradient = tf.scatter_nd(places[:, None], hidden_gradient, (tf.size(labels, tf.int64), size))
-    return HeadLoss(loss, right, tf.reshape(hidden_gradient, tf.shape(hidden)), kernel_gradient)
+    return HeadLoss(loss, right, tf.reshape(hidden_gradient, tf.shape(hidden)), kernel_gradient if learns else None)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..config import LearningConfig
 from ..networks.backend import keras, tf
 from ..networks.checkpoints import named_variables
+from .options import LearningConfig
 
 MIN_SCALE = 1e-3  # so that a weight that is 0 can leave it; Adafactor's epsilon 2
 
@@ -65,11 +65,6 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         )
 
 
-def usual_rate(config: LearningConfig, from_scratch: bool = False) -> float:
-    """Return the peak rate that fine-tuning takes where none is given."""
-    return (1e-3 if from_scratch else 2e-4) * (10 if config.scale_parameter else 1)
-
-
 def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay) -> Any:
     """Return AdamW with clipping and, for a float16 model, loss scaling; decay spares norms and biases.
 
@@ -88,5 +83,5 @@ def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay)
     )
     if config.mixed_precision == "float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(t5.model.trainable_variables)
+    optimizer.build(t5.trainable)
     return optimizer

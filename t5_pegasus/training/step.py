@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import LearningConfig
 from ..networks.backend import keras, tf
 from ..networks.t5 import dropout_seed
+from ..networks.t5_description import EMBEDDING, HEAD
 from .loss import head_loss
+from .options import LearningConfig
 
 # Gives the n-th of so many equal parts of a batch: sources int32 [rows, source_len], targets int32 [rows, target_len].
 Load = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
@@ -22,21 +23,27 @@ def split_head(t5: Any) -> tuple[keras.Model, tf.Variable]:
 
 
 class TrainStep:
-    """Updates the weights of a model by the mean loss over all target tokens of some batches.
+    """Updates the trainable weights of a model by the mean loss over all target tokens of some batches.
 
     The batches of a step may be many small ones, whose gradients are summed in place: the step is the same as with one
-    batch that holds them all. To be made inside the scope of the `tf.distribute` strategy that it is to run on, whose
+    batch that holds them all. Make it inside the scope of the `tf.distribute` strategy that it is to run on, whose
     devices each take a part of every batch.
 
     Args:
-        t5: a model that gives logits (`build_model(..., with_lm="linear")`).
+        t5: a model that gives logits (`build_model(..., with_lm="linear")`). Frozen weights (see `PegasusT5.trainable`)
+            get no gradient. The matrix of a tied head adds its gradient to the embedding's and follows it.
         optimizer: of `make_optimizer`, for this model.
         config: options. Dropout depends on its seed, the number of the batch and the device.
     """
 
     def __init__(self, t5: Any, optimizer: Any, config: LearningConfig) -> None:
         self._network, self._kernel = split_head(t5)
-        self._variables = [*self._network.trainable_variables, self._kernel]
+        self._tied, self._variables = t5.config.tie_word_embeddings, t5.trainable
+        # The weight that takes the head's gradient; its index is None where it is frozen.
+        self._head_weight = t5.named_variables[EMBEDDING if self._tied else HEAD]
+        self._head_index = next(
+            (index for index, variable in enumerate(self._variables) if variable is self._head_weight), None
+        )
         self._optimizer = optimizer
         self._scales_loss = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
         self._config = config
@@ -44,7 +51,7 @@ class TrainStep:
         self._strategy = tf.distribute.get_strategy()
         self.num_devices = self._strategy.num_replicas_in_sync
         self._parts = self._local_parts()
-        # Each device sums its own, without a word to the others before the step is over.
+        # Each device sums its own gradients; the devices exchange them once, at the end of the step.
         self._sums = [
             tf.Variable(
                 tf.zeros(variable.shape),
@@ -98,11 +105,18 @@ class TrainStep:
             with tf.GradientTape() as tape:
                 hidden = self._network([sources, targets[:, :-1]], training=True)
             smoothing = self._config.label_smoothing_factor
-            head = head_loss(hidden, self._kernel, targets[:, 1:], scale, smoothing, static=self._config.xla)
-            gradients = tape.gradient(hidden, self._variables[:-1], output_gradients=head.hidden_gradient)
-        # Dense, that of the embedding too: with a row for every place of a token it would be clipped by a wrong norm.
+            learns = self._head_index is not None
+            head = head_loss(
+                hidden, self._kernel, targets[:, 1:], scale, smoothing, static=self._config.xla, learns=learns
+            )
+            gradients = tape.gradient(hidden, self._variables, output_gradients=head.hidden_gradient)
+        if self._head_index is not None and not self._tied:
+            gradients[self._head_index] = head.kernel_gradient
+        # Dense, that of the embedding too: with a row for every occurrence of a token its norm, which clips, is wrong.
         dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        return head.loss, head.right, [*dense, head.kernel_gradient]
+        if self._head_index is not None and self._tied:
+            dense[self._head_index] += tf.transpose(head.kernel_gradient)
+        return head.loss, head.right, dense
 
     def _part_gradients(self, parts: Any, number: tf.Tensor, scale: tf.Tensor) -> Any:
         replica = _replica()
@@ -114,8 +128,17 @@ class TrainStep:
     def _apply(self, gradients: list[tf.Tensor]) -> None:
         if self._scales_loss:
             gradients = self._optimizer.get_unscaled_gradients(gradients)
-        # Summed over the devices there.
+        # It sums them over the devices.
         self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+
+    def _follow(self) -> None:
+        """Set a tied head to the updated embedding, on every device."""
+        if self._tied and self._head_index is not None:
+            self._strategy.extended.update(
+                self._kernel,
+                lambda kernel, embedding: kernel.assign(tf.transpose(embedding)),
+                args=(self._head_weight,),
+            )
 
     def _single(self, parts: Any, number: tf.Tensor, scale: tf.Tensor) -> list[tf.Tensor]:
         def step() -> tuple[tf.Tensor, tf.Tensor]:
@@ -123,7 +146,9 @@ class TrainStep:
             self._apply(gradients)
             return loss, right
 
-        return self._summed(self._strategy.run(step))
+        sums = self._summed(self._strategy.run(step))
+        self._follow()
+        return sums
 
     def _add(self, parts: Any, number: tf.Tensor, scale: tf.Tensor) -> list[tf.Tensor]:
         def add() -> tuple[tf.Tensor, tf.Tensor]:
@@ -141,6 +166,7 @@ class TrainStep:
                 total.assign(tf.zeros_like(total))
 
         self._strategy.run(apply)
+        self._follow()
 
     def _summed(self, values: Any) -> list[tf.Tensor]:
         return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in values]
