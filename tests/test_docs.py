@@ -56,9 +56,6 @@ NOT_RUN = {
 # Pages that train more than once.
 SLOW = {"docs/fine-tuning.md", "docs/pretraining.md", "docs/results.md"}
 
-# A flag that the pages name, and what a script calls it that does not know it yet.
-EARLIER = {"--run_dir": "--output_dir"}
-
 # Flags of other programs.
 FOREIGN_FLAGS = {"--extra"}
 
@@ -238,8 +235,8 @@ def test_flags_of_commands_exist(page):
         _, _, arguments = command.partition(names[-1])
         arguments = re.split(r" (?:--|[<>|]) ", re.sub(r"'[^']*'", "", arguments))[0]
         for flag in re.findall(r"(?<![\w-])--\w+", arguments):
-            assert {flag, EARLIER.get(flag)} & flags_of(names[-1]), command
-    known = frozenset().union(*map(flags_of, [*scripts(), "deploy/build_and_push.sh"])) | FOREIGN_FLAGS | set(EARLIER)
+            assert flag in flags_of(names[-1]), command
+    known = frozenset().union(*map(flags_of, [*scripts(), "deploy/build_and_push.sh"])) | FOREIGN_FLAGS
     if not page.startswith("deploy"):
         for flag in (match[0] for each in in_code(text) if (match := re.match(r"--\w+", each))):
             assert flag in known, flag
@@ -279,6 +276,14 @@ def test_the_table_of_speed_is_the_measured_one(page):
         sides = ("bert4keras", "Hugging Face", "CTranslate2 int8", "onnx float32", "onnx int8")
         found = [cell["sides"].get(side) for side in sides]
         assert row[1:] == [number(batch / side["call_ms"] * 1e3) if side else "–" for side in found]
+
+
+@pytest.mark.parametrize("page", ["docs/data-formats.md", "docs/zh/data-formats.md"])
+def test_the_usual_names_of_columns_are_those_of_the_table(page):
+    from t5_pegasus.data.records import PAIRS
+
+    found = re.findall(r"([a-z正文]+)/([a-z摘要标题]+)(?=[,.、。])", prose(read(page)))
+    assert tuple(found) == PAIRS
 
 
 # What the commands and the code do
@@ -378,7 +383,6 @@ class Reader:
             if words[0] == "-m":
                 del words[0]
             name, *arguments = words
-            arguments = [EARLIER.get(each, each) if each not in flags_of(name) else each for each in arguments]
             arguments += QUICK.get(name, "").split()
             if name == "serve.py":
                 self.serve([*arguments, "--port", str(self.port)])
