@@ -88,7 +88,7 @@ class Format(NamedTuple):
 def _with_vocabulary(recipe: Recipe) -> Recipe:
     """Return the recipe with the vocabulary named; raises here, not in a worker, if it cannot be used."""
     vocab_file = str(Path(recipe.output.vocab_file or choose_model_dir(None) / "vocab.txt").resolve())
-    if MASK not in _tokenizer(vocab_file, recipe.output.user_dict).tokens and recipe.gap_sentences.masks:
+    if _tokenizer(vocab_file, recipe.output.user_dict).mask_id is None and recipe.gap_sentences.masks:
         raise OptionError(
             f"mask_rates {recipe.gap_sentences.mask_rates} needs a vocabulary with {MASK}, got {vocab_file}"
         )

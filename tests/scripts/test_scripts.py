@@ -88,6 +88,15 @@ def test_standard_input_a_text_a_line(trained_dir, trained_title, sample_pairs):
     assert result.stdout.split("\n") == [*trained_title.generate(texts), ""]
 
 
+def test_texts_that_are_not_read_whole_are_counted(trained_dir, sample_pairs):
+    texts = [sample_pairs[0].content, "短", sample_pairs[1].content]
+    stdin = "".join(f"{text}\n" for text in texts)
+    result = succeed(
+        *("test.py", "--model_dir", TINY, "--output_dir", trained_dir, "--max_source_length", 30), stdin=stdin
+    )
+    assert "2 texts were longer than what is read of them (--max_source_length, --long_text)" in result.stderr
+
+
 def test_without_flags_every_script_runs_the_shipped_model_on_the_sample_data(tmp_path):
     """The base model's weights are missing, and that is said."""
     result = succeed("test.py", cwd=tmp_path)
