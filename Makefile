@@ -6,7 +6,7 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-in
 DEMO := build/demo
 PORT ?= 8080
 
-.PHONY: install dev demo serve-demo check test test-slow lint lock clean
+.PHONY: install dev demo serve-demo check test test-slow lint docs lock clean
 
 install: .venv/installed
 dev: .venv/installed-dev
@@ -28,24 +28,22 @@ dev: .venv/installed-dev
 	$(PIP) --no-build-isolation -r requirements/dev.txt
 	touch $@
 
-# What the benchmarks of decoding and training compare with, apart from everything else. The index has torch without CUDA.
+# What the benchmarks of decoding and training compare with, apart from everything else. pip's configuration names the
+# index. PyPI's torch for Linux has CUDA; for a smaller one without, name PyTorch's index too:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make bench-deps
 bench-deps: .venv-bench/installed
 
 .venv-bench/installed: requirements/bench.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r $<
+	.venv-bench/bin/pip install --quiet --no-deps -r $<
 	touch $@
 
 demo: install
 	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
-	$(BIN)/python test.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --input_file data/test.tsv
-	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO)
+	$(BIN)/python test.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO) --input_file data/test.tsv
+	$(BIN)/python evaluation.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO)
 	@echo "A model that has seen 184 texts mostly knows their titles by heart: this shows that everything works, not how"
 	@echo "well T5-PEGASUS writes. For that, put the official weights into chinese_t5_pegasus_base/ and fine-tune them."
-
-.venv/installed-serve: .venv/installed requirements/serve-tensorflow-cpu.txt
-	$(PIP) --no-build-isolation -r requirements/serve-tensorflow-cpu.txt
-	touch $@
 
 $(DEMO)/best_model.weights: | .venv/installed
 	$(BIN)/python finetune.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --epochs 20
@@ -56,7 +54,7 @@ serve-demo: .venv/installed-serve $(DEMO)/best_model.weights
 	@echo "    curl --retry 60 --retry-delay 1 --retry-connrefused http://127.0.0.1:$(PORT)/invocations \\"
 	@echo "        -H 'Content-Type: application/json' -d '{\"data\": \"一碗卖16元的牛肉面，到底能挣多少？开店七年的老板蒋大勇翻开账本：牛肉4.6元，面和配菜2.1元，房租摊到每碗3.2元，人工3元，水电燃气0.9元，再扣掉包装和损耗，剩下1.8元。如果走外卖，平台抽成后基本不赚钱。蒋大勇没有涨价，而是砍掉了一半菜品，把营业时间改为早六点到下午三点。调整两个月后，净利润反而多了15%。\"}'"
 	@echo
-	$(BIN)/python serve.py --model_dir chinese_t5_pegasus_tiny --output_dir $(DEMO) --host 127.0.0.1 --port $(PORT)
+	$(BIN)/python serve.py --model_dir chinese_t5_pegasus_tiny --run_dir $(DEMO) --host 127.0.0.1 --port $(PORT)
 
 check: install
 	$(BIN)/python -m t5_pegasus
@@ -73,13 +71,17 @@ lint: dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A page for each module, from the docstrings.
+docs: dev
+	PYTHONPATH=. $(BIN)/python docs/reference.py
+
 # Needs uv (https://docs.astral.sh/uv/). Direct dependencies are in pyproject.toml.
 lock:
-	uv pip compile $(LOCK) pyproject.toml -o requirements/base.txt
+	uv pip compile $(LOCK) pyproject.toml --extra train -o requirements/base.txt
 	uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
 	uv pip compile $(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	uv pip compile $(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
-	uv pip compile $(LOCK) pyproject.toml --extra serve --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
 	uv pip compile $(LOCK) --group serve-onnx -c requirements/dev.txt -o requirements/serve-onnx-cpu.txt
 	uv lock --quiet
 

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
 from t5_pegasus.data.examples import Example, read_examples
 from t5_pegasus.data.predictions import read_predictions
+from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text, check_target
+from t5_pegasus.files import atomic_text, check_apart, check_target
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 from t5_pegasus.metrics import METRICS, average, corpus_bleu, score_each
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--predictions", help="score the titles of this .jsonl or .txt file, and generate none")
     parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
     parser.add_argument("--output_csv", help="also write every example with its scores to this file")
-    cli.add_model_flags(parser)
+    cli.add_flags(parser, LoadConfig)
     names = [field.name for field in dataclasses.fields(DataConfig) if field.name != "max_target_length"]
     cli.add_flags(parser, DataConfig, only=names)
     names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--skip_bad_lines cannot tell which --predictions to skip: mend the lines of --references")
     if flags.output_csv is not None:
         check_target(flags.output_csv)
+    inputs = {name: getattr(flags, name) for name in ("test_file", "predictions", "references")}
+    check_apart("output_csv", flags.output_csv, **inputs)
 
     pairs_file = flags.test_file if flags.references is None else flags.references
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
@@ -50,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_dir = choose_model_dir(flags.model_dir)
         from t5_pegasus.title import AutoTitle  # late, since scoring alone needs none of it
 
-        title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
+        title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
         contents = [example.content for example in examples]
-        predictions = [titles[0].text for titles in title.iterate(contents, generation, data, progress=True)]
+        predictions = [answer.titles[0].text for answer in title.iterate(contents, generation, data, progress=True)]
     else:
         predictions = read_predictions(flags.predictions)
         if len(predictions) != len(references):

@@ -3,14 +3,14 @@
 `python finetune.py --train_file train.tsv --valid_file valid.tsv` leaves the best weights in `best_model.weights`.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, TrainingConfig
 from t5_pegasus.data.examples import read_examples
-from t5_pegasus.locations import DATA_DIR, FINE_TUNED, choose_model_dir, pretrained_weights
+from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.locations import DATA_DIR, FINE_TUNED, TO_BUILD, Weights, choose_model_dir, locate_weights
+from t5_pegasus.training.options import TrainingConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,17 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = list(read_examples(flags.train_file, *columns))
     valid = list(read_examples(flags.validation_file, *columns))
     model_dir = choose_model_dir(flags.model_dir)
+    weights = locate_weights(model_dir, flags.weights, TO_BUILD)
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 
-    # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
+    # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
     from t5_pegasus.text.tokenizer import PegasusTokenizer
-    from t5_pegasus.training import Trainer, build_for_training, distributed, usual_rate
+    from t5_pegasus.training import Trainer, build_for_training, distributed
 
-    weights = flags.weights or pretrained_weights(model_dir)
-    print(f"starting from {weights}" if weights else f"no pretrained weights in {model_dir}: training from scratch")
-    if config.learning_rate is None:
-        config = dataclasses.replace(config, learning_rate=usual_rate(config, from_scratch=weights is None))
-
+    if weights is Weights.RANDOM:
+        print(f"no pretrained weights in {model_dir}: training from scratch")
+    else:
+        print(f"starting from {weights}")
     tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
     with distributed(config.distribute):
         t5 = build_for_training(model_dir, weights, config)

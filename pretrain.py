@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, PretrainingConfig
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import OptionError
-from t5_pegasus.locations import choose_model_dir, pretrained_weights
+from t5_pegasus.locations import TO_BUILD, Weights, choose_model_dir, locate_weights
+from t5_pegasus.training.options import PretrainingConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not flags.train_file.exists():
         raise OptionError(f"train_file must exist, got {flags.train_file}; `python pretrain_data.py` makes one")
     model_dir = choose_model_dir(flags.model_dir)
-    anew = flags.from_scratch or flags.mt5_weights
-    weights = None if anew else flags.weights or pretrained_weights(model_dir)
-    print(f"starting from {flags.mt5_weights or weights or 'random weights'}", flush=True)
+    is_new = flags.from_scratch or flags.mt5_weights
+    weights = locate_weights(model_dir, Weights.RANDOM if is_new else flags.weights, TO_BUILD)
+    start = "random weights" if weights is Weights.RANDOM else weights
+    print(f"starting from {flags.mt5_weights or start}", flush=True)
 
-    # Late, so that a wrong flag or file is told at once and not after TensorFlow's three seconds.
+    # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
     from t5_pegasus.networks.mt5 import load_mt5
     from t5_pegasus.text.tokenizer import PegasusTokenizer
     from t5_pegasus.training import Pretrainer, build_for_training, distributed, open_pairs

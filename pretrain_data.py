@@ -7,7 +7,7 @@ from typing import Any
 from t5_pegasus.cli import add_flags, config_from, make_parser, run
 from t5_pegasus.data.cleaning import CleaningConfig
 from t5_pegasus.data.gap_sentences import GapSentenceConfig
-from t5_pegasus.data.pretraining_pairs import CorpusConfig, OutputConfig, Recipe, told, write_pairs
+from t5_pegasus.data.pretraining_pairs import CorpusConfig, OutputConfig, Recipe, summary, write_pairs
 from t5_pegasus.data.runners import RunnerConfig
 from t5_pegasus.locations import DATA_DIR
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     recipe = Recipe(*[config_from(flags, config) for config in CONFIGS])
     counts = write_pairs(flags.input_file, flags.output_file, recipe, config_from(flags, RunnerConfig))
-    print(f"{flags.output_file}: {told(counts)}", file=sys.stderr)
+    print(f"{flags.output_file}: {summary(counts)}", file=sys.stderr)
     return 0
 
 

@@ -7,23 +7,24 @@ import os
 from collections.abc import Sequence
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.serving.options import ServingConfig, find_model, make_service, options_from_environment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop by SIGTERM or Ctrl-C; everything accepted by then is answered."""
+    """Serve until SIGTERM or Ctrl-C; everything accepted by then is answered."""
     parser = cli.make_parser("Serve titles over HTTP, as a SageMaker container and with a page at /.")
-    cli.add_model_flags(parser)
-    cli.add_flags(parser, ServingConfig)
+    cli.add_flags(parser, LoadConfig, ServingConfig)
     cli.add_flags(parser, DataConfig, only=("max_source_length", "long_text"))
     cli.add_flags(parser, GenerationConfig)
     parser.set_defaults(**options_from_environment(os.environ))
     flags = parser.parse_args(argv)
     service = make_service(
         cli.config_from(flags, ServingConfig),
-        find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir),
+        find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir),
         cli.config_from(flags, GenerationConfig),
         cli.config_from(flags, DataConfig),
     )

@@ -7,10 +7,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
 from t5_pegasus.data.examples import read_texts
+from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text
+from t5_pegasus.files import atomic_text, check_apart, file_suffix
 from t5_pegasus.locations import DATA_DIR, choose_model_dir
 
 if TYPE_CHECKING:
@@ -26,29 +28,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input_file", help="texts to read: .txt, .tsv, .csv, .json, .jsonl, .xlsx, also .gz")
     parser.add_argument("--output_file", help="file to write titles to, JSON lines if its name ends in .jsonl")
     parser.add_argument("--output_format", choices=tuple(FORMATS), help="overrides what the output file's name says")
-    cli.add_model_flags(parser)
+    cli.add_flags(parser, LoadConfig)
     cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text"))
     cli.add_flags(parser, GenerationConfig)
     flags = parser.parse_args(argv)
     data, generation = cli.config_from(flags, DataConfig), cli.config_from(flags, GenerationConfig)
+    check_apart("output_file", flags.output_file, input_file=flags.input_file or DATA_DIR / "test.tsv")
     rows = list(find_texts(flags.text, flags.input_file, data.text_column))
     model_dir = choose_model_dir(flags.model_dir)
 
-    from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is told at once
+    from t5_pegasus.title import AutoTitle  # late, so that a wrong flag or file is reported at once
 
-    title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.output_dir)
-    output_format = flags.output_format or (
-        "jsonl" if str(flags.output_file).endswith((".jsonl", ".jsonl.gz")) else "text"
-    )
-    # A bar is for many texts, and would run through titles that are printed on the same screen.
+    title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+    output_format = flags.output_format or ("jsonl" if file_suffix(flags.output_file or "") == ".jsonl" else "text")
+    # A bar is for many texts, and would run through titles that are printed on the same terminal.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
-    all_titles = title.iterate([text for _, text in rows], generation, data, progress)
+    answers = title.iterate([text for _, text in rows], generation, data, progress)
+    cut = 0
     with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
-        for (identifier, _), titles in zip(rows, all_titles, strict=True):
-            for rank, hypothesis in enumerate(titles, 1):
+        for (identifier, _), answer in zip(rows, answers, strict=True):
+            cut += answer.truncated
+            for rank, hypothesis in enumerate(answer.titles, 1):
                 print(FORMATS[output_format](identifier, rank, hypothesis), file=output, flush=True)
-    if title.tokenizer.num_truncated:
-        cut = title.tokenizer.num_truncated
+    if cut:
         print(f"{cut} texts were longer than what is read of them (--max_source_length, --long_text)", file=sys.stderr)
     return 0
 
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def find_texts(text: str | None, input_file: str | None, text_column: str | None) -> Iterator[tuple[str, str]]:
     """Yield (id, text) of the text given, else of the file, else of standard input, else of the sample data.
 
-    Raises OptionError where two sources are given, DataError for a file that cannot be read.
+    Raises OptionError if two sources are given, DataError for a file that cannot be read.
     """
     if text is not None and input_file is not None:
         raise OptionError("give a text or --input_file, not both")

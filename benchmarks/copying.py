@@ -16,8 +16,8 @@ from typing import Any
 from common import make_parser, report
 
 from t5_pegasus import PegasusTokenizer, build_model, cli
-from t5_pegasus.config import DataConfig
 from t5_pegasus.decoding.inputs import pad
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.training import open_pairs
 from t5_pegasus.training.loss import head_loss
 from t5_pegasus.training.pairs import PairSource

@@ -222,6 +222,7 @@ class Ours(Side):
     def decode(self, sources: list[list[int]], new_tokens: int, beams: int) -> dict[str, Any]:
         """See `Side`; `steps` are the seconds of each step."""
         from t5_pegasus.config import GenerationConfig
+        from t5_pegasus.decoding.inputs import Source
         from t5_pegasus.decoding.search import BatchDecoder
 
         engine, stamps = self.engine, [0.0]
@@ -241,7 +242,7 @@ class Ours(Side):
         steps: list[float] = []
         config = GenerationConfig(num_beams=beams, max_new_tokens=new_tokens, min_new_tokens=new_tokens)
         start = time.perf_counter()
-        found = BatchDecoder(Clock(), START, END).search_batch(sources, config)
+        found = BatchDecoder(Clock(), START, END).search_batch([Source.whole(ids) for ids in sources], config)
         call = time.perf_counter() - start
         check_length(len(found[0][0].ids), new_tokens)
         return {"call": call, "first": stamps[1] - start, "steps": steps}

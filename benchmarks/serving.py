@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,9 @@ import common
 import numpy as np
 
 from t5_pegasus import AutoTitle, cli, read_examples
-from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR, is_exported
+from t5_pegasus.engines.exported import check_export
+from t5_pegasus.errors import CheckpointError
+from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
 
 SOURCE, TARGET = 128, 32  # tokens of a text and of its title, each of them exactly
 HOST = "127.0.0.1"
@@ -70,8 +73,11 @@ class Options:
 def random_model(size: str, quantize: str) -> Path:
     """Return an exported model of random weights, made once under build/."""
     folder = ROOT / "build" / "serving" / f"{size}_{quantize}"
-    if is_exported(folder):
+    try:
+        check_export(folder)
         return folder
+    except CheckpointError:  # not made yet, or by another version
+        shutil.rmtree(folder, ignore_errors=True)
     from t5_pegasus.config import ModelConfig
     from t5_pegasus.engines.onnx_export import export_model
     from t5_pegasus.networks.t5 import build_from_config, initialize

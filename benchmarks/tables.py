@@ -1,7 +1,7 @@
-"""Write the performance tables of the READMEs from benchmarks/results/decoding_base.json.
+"""Write the tables of docs/performance.md and its Chinese page from benchmarks/results/decoding_base.json.
 
-python benchmarks/tables.py            # between the markers of each README
-python benchmarks/tables.py --check    # exit code 1 where a README says otherwise
+python benchmarks/tables.py            # between the markers of each page
+python benchmarks/tables.py --check    # exit code 1 if a page is not up to date
 """
 
 import json
@@ -21,21 +21,21 @@ BEGIN, END = "<!-- made by benchmarks/tables.py -->", "<!-- end of what benchmar
 
 # The words of the tables, by file.
 WORDS = {
-    "README.md": {
+    "docs/performance.md": {
         "cell": "tokens, texts, beams",
-        "step": "Milliseconds a decoder step, and in brackets the share of what memory bandwidth allows:",
-        "call": "Texts a second, encoder and all:",
+        "step": "Milliseconds per decoder step; in brackets, the share of the speed that memory bandwidth allows:",
+        "call": "Texts per second, encoder included:",
         "goals": "| ours / peer, time | goal | reached | |",
         "met": "met",
         "missed": "missed",
         "none": "not measured",
         "machine": "Measured on {processor}, {cores} cores ({instructions}), reading {bandwidth} GB/s; {versions}.",
     },
-    "README.zh-CN.md": {
-        "cell": "词数，文本数，束宽",
-        "step": "解码每一步的毫秒数，括号内为内存带宽所允许速度的占比：",
-        "call": "每秒处理的文本数（含编码器）：",
-        "goals": "| 我们 / 对手（时间） | 目标 | 实测 | |",
+    "docs/zh/performance.md": {
+        "cell": "token 数，文本数，beam 数",
+        "step": "解码每一步的毫秒数；括号内是达到内存带宽上限的百分比：",
+        "call": "每秒处理的文本数，含编码器：",
+        "goals": "| 本项目 / 对手（时间） | 目标 | 实测 | |",
         "met": "达到",
         "missed": "未达到",
         "none": "未测",
@@ -46,11 +46,9 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write or check the tables."""
-    parser = cli.make_parser("Write the READMEs' performance tables.")
+    parser = cli.make_parser("Write the tables of docs/performance.md.")
     parser.add_argument("--results", default=str(RESULTS), help="what benchmarks/decoding.py wrote")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit code 1 where a table is not up to date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is not up to date")
     flags = parser.parse_args(argv)
     try:
         result = json.loads(Path(flags.results).read_text(encoding="utf-8"))
@@ -73,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def replace_section(text: str, section: str, name: str) -> str:
-    """Return the text with what stands between the markers replaced. Raises DataError where a marker is missing."""
+    """Return the text with the section between the markers replaced. Raises DataError if a marker is missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

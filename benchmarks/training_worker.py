@@ -51,11 +51,12 @@ def ours(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], float]
     """Return a function that takes two steps, and one that takes all, each returning the last loss."""
     import functools
 
-    from t5_pegasus.config import ModelConfig, TrainingConfig
+    from t5_pegasus.config import ModelConfig
     from t5_pegasus.networks.t5 import build_from_config, initialize
     from t5_pegasus.training import EncodedPairs
     from t5_pegasus.training.finetuning import epoch_steps
     from t5_pegasus.training.optimizer import WarmupLinearDecay, make_optimizer
+    from t5_pegasus.training.options import TrainingConfig
     from t5_pegasus.training.pairs import count_targets, load_part
     from t5_pegasus.training.step import TrainStep
 

@@ -23,7 +23,7 @@ from t5_pegasus import cli
 from t5_pegasus.config import GenerationConfig
 from t5_pegasus.data.examples import read_texts
 from t5_pegasus.errors import DataError, OptionError, PegasusError
-from t5_pegasus.files import read_lines
+from t5_pegasus.text.lines import read_lines
 
 _LOCAL = "http://127.0.0.1:8080"
 _TRIES = 5  # of a request that a busy service turns away

@@ -10,7 +10,7 @@ from .locations import ROOT
 
 LOCK = ROOT / "requirements" / "base.txt"
 
-# What a user would ask about; everything else in the lock comes with these.
+# The packages that a user would ask about; the others in the lock are their dependencies.
 PACKAGES = (
     *("tensorflow", "tf-keras", "keras", "bert4keras", "numpy", "h5py", "safetensors"),
     *("jieba", "rjieba", "rouge", "nltk", "sacrebleu", "rapidfuzz", "openpyxl", "tqdm", "setuptools"),
@@ -19,7 +19,7 @@ OPTIONAL = {"rjieba": "jieba is used instead, which cuts the same words 16 times
 
 
 def locked_versions(lock: Path) -> dict[str, set[str]]:
-    """Return the versions that a lock file admits for each package; several where they depend on the Python."""
+    """Return the versions that a lock file admits for each package; several if they depend on the version of Python."""
     versions: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE):
         versions.setdefault(name, set()).add(version)
@@ -51,13 +51,13 @@ def check(lock: Path = LOCK) -> tuple[list[str], list[str]]:
 
             gpus = len(backend.tf.config.list_physical_devices("GPU"))
             found.append(f"{gpus} GPUs" if gpus else "no GPU: everything runs on the CPU")
-        except Exception as error:  # whatever the reason, the user is to see it as one line
+        except Exception as error:  # whatever the reason, the user sees one line
             wrong.append(f"the packages do not work together: {type(error).__name__}: {error}")
     return found, wrong
 
 
 def main() -> int:
-    """Print the findings; 0 where nothing is wrong, 1 otherwise."""
+    """Print the findings; return 0 if nothing is wrong, else 1."""
     found, wrong = check()
     print("\n".join(found))
     for line in wrong:

@@ -18,7 +18,7 @@ Config = TypeVar("Config")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
-        """Raise OptionError where argparse would print its whole usage."""
+        """Raise OptionError instead of printing the whole usage, as argparse would."""
         raise OptionError(f"{message} (--help lists the flags)")
 
 
@@ -33,7 +33,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Collection[str] = ()) -> None:
     """Add a flag `--name` (and one for each alias) for every field of the config dataclasses, a group for each class.
 
-    `only` names the fields that a script has use for; all of them if empty.
+    `only` names the fields that a script uses; all of them if empty.
     """
     for config_class in config_classes:
         group = parser.add_argument_group(config_class.__name__.removesuffix("Config").lower())
@@ -56,17 +56,6 @@ def add_flags(parser: argparse.ArgumentParser, *config_classes: type, only: Coll
             group.add_argument(*names, **keywords)
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which model writes titles: the arguments of `AutoTitle.load`."""
-    parser.add_argument("--model_dir", help="config.json and vocab.txt; the base or the tiny model if not given")
-    parser.add_argument("--weights", help="weights to use; found in the usual places if not given")
-    parser.add_argument("--output_dir", default=".", help="where best_model.weights is looked for first")
-    parser.add_argument(
-        "--engine", default="auto", help="auto, keras, onnx or reference: changes no title but its speed"
-    )
-    parser.add_argument("--user_dict", help="jieba user dictionary that the model was trained with")
-
-
 def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config:
     """Build the config object from the parsed flags; raises what its checks raise (OptionError)."""
     names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
@@ -74,7 +63,7 @@ def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
-    """Run a script's `main` and exit: 2 with one line for an error of the user's or the system's, 130 for Ctrl-C."""
+    """Run a script's `main` and exit: 2 with one line for an error of the user or the system, 130 for Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` cleans up as Ctrl-C does
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # titles are Chinese, whatever the locale
@@ -84,7 +73,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
     except PegasusError as error:
         code = _fail(str(error))
     except BrokenPipeError:
-        # The reader of our output has gone (`python test.py … | head`): nothing is left to say, nor anyone to tell.
+        # The reader of our output has gone (`python test.py … | head`): there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
@@ -98,7 +87,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C is behind an error; TensorFlow, stopped while it builds a graph, raises one of its own."""
+    """Tell whether Ctrl-C caused an error: TensorFlow raises one of its own if it is stopped while building a graph."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

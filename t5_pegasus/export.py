@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cli
-from .engines.onnx_export import ExportConfig, check_output_dir, export_model
+from .engines.onnx_export import ExportConfig, export_model
+from .files import check_new_folder
 from .locations import choose_model_dir, find_weights
 from .networks.t5 import build_model
 
@@ -16,12 +17,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model_dir", help="config.json, vocab.txt and weights; the base or the tiny model if not given"
     )
-    parser.add_argument("--weights", help="weights to export; found in the usual places if not given")
+    parser.add_argument(
+        "--weights",
+        help="weights to export; if not given, what test.py would use",
+    )
     parser.add_argument("--output_dir", required=True, help="directory to make")
     cli.add_flags(parser, ExportConfig)
     flags = parser.parse_args(argv)
     config = cli.config_from(flags, ExportConfig)
-    check_output_dir(Path(flags.output_dir))
+    check_new_folder(Path(flags.output_dir))
     model_dir = choose_model_dir(flags.model_dir)
     t5 = build_model(model_dir, find_weights(model_dir, flags.weights))
     export_model(t5, model_dir / "vocab.txt", flags.output_dir, config.quantize)

@@ -1,63 +1,153 @@
-"""Files that are whole or not there: text in and out, plain or .gz, written under a temporary name and renamed."""
+"""Files that are whole or not there: text in and out, plain or .gz, written under a temporary name and renamed.
+
+A file or folder is written in a folder beside it and renamed when it is complete (`atomic_path`, `atomic_text`,
+`atomic_folder`). Its permissions follow the umask, and errors of the system name what the user asked for. A run that
+must be the only one to write something holds a lock (`only_writer`); the lock of a killed process is free.
+"""
 
 import contextlib
+import errno
 import gzip
 import io
 import itertools
 import os
+import shlex
 import shutil
+import stat
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from .errors import DataError, OptionError
 
+_SAMPLE_BYTES = 2**20  # of a file that is not UTF-8, to find its encoding
+_SECONDS_BETWEEN_TRIES = 0.1  # to get a lock that another process holds
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# What reading a text file raises: of the system, of gzip for a damaged file, and of decoding.
+READ_ERRORS = (OSError, UnicodeDecodeError, EOFError, zlib.error)
+
+
+def is_gzip(path: str | Path) -> bool:
+    """Tell by its name whether a file is compressed; case makes no difference."""
+    return str(path).lower().endswith(".gz")
+
+
+def file_suffix(path: str | Path) -> str:
+    """Return what a file's name ends in, in lower case and without .gz: `.jsonl` of `A.JSONL.GZ`."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
 
 def open_text(path: str | Path) -> io.TextIOWrapper:
-    r"""Open a UTF-8 text file for reading, with or without a byte order mark, gunzipped where its name ends in .gz.
+    r"""Open a UTF-8 text file for reading, with or without a byte order mark, gunzipped if its name ends in .gz.
 
-    Lines end at \n, \r\n or \r only. Raises DataError where the file is not there or cannot be opened; a byte that
-    is not UTF-8 raises UnicodeDecodeError while reading.
+    Lines end at \n, \r\n or \r only. Raises DataError if the file is missing, cannot be opened or is UTF-16 by its byte
+    order mark. A byte that is not UTF-8 raises UnicodeDecodeError while reading (see `read_error`).
     """
     path = Path(path)
     try:
-        if path.suffix == ".gz":
-            return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig")
-        return path.open(encoding="utf-8-sig")
+        file = gzip.open(path) if is_gzip(path) else path.open("rb")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with contextlib.suppress(*READ_ERRORS):  # reading raises it again
+        if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            file.close()
+            raise DataError(f"cannot read {path}: {encoding_hint(path)}")
+    return io.TextIOWrapper(file, encoding="utf-8-sig")
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """Return all lines of a file as `open_text` reads it. Raises DataError where it cannot be read to its end."""
+def read_error(path: str | Path, error: Exception) -> DataError:
+    """Return the DataError for one of READ_ERRORS; of a file that is not UTF-8 it says what it is instead."""
+    return DataError(f"cannot read {path}: {encoding_hint(path) if isinstance(error, UnicodeDecodeError) else error}")
+
+
+def encoding_hint(path: str | Path) -> str:
+    """Return what a file that is not UTF-8 seems to be, and the command that converts it."""
+    path = Path(path)
     try:
-        with open_text(path) as file:
-            return list(file)
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
+            encoding = _guess_encoding(file.read(_SAMPLE_BYTES))
+    except READ_ERRORS:  # such as of a pipe that has been read
+        encoding = None
+    if encoding is None:
+        return "not UTF-8, convert the file first"
+    iconv, source = f"iconv -f {encoding} -t UTF-8", shlex.quote(str(path))
+    stem, suffixes = path.name.partition(".")[0], "".join(path.suffixes)
+    target = shlex.quote(str(path.with_name(f"{stem}.utf8{suffixes}")))
+    command = f"{iconv} {source} > {target}"
+    if is_gzip(path):
+        command = f"gzip -dc {source} | {iconv} | gzip > {target}"
+    return f"not UTF-8 but {encoding}, convert it with `{command}`"
+
+
+def _guess_encoding(sample: bytes) -> str | None:
+    """Return iconv's name of the encoding of Chinese text that is not UTF-8; None if it is neither UTF-16 nor GBK."""
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    if 0 in sample:  # in UTF-16 half of each line end; GBK has none
+        return "UTF-16BE" if sample[::2].count(0) > sample[1::2].count(0) else "UTF-16LE"
+    try:
+        # All but the end, which may be half of a character.
+        sample[: sample.rfind(b"\n") + 1 or None].decode("gb18030")
+    except UnicodeDecodeError:
+        return None
+    return "GB18030"
 
 
 def check_target(path: str | Path) -> None:
-    """Raise OptionError for a path no file can be written to; to be called before the work that fills it."""
+    """Raise OptionError for a path that no file can be written to; to be called before the work that fills it."""
     if Path(path).exists() and not Path(path).is_file():
         raise OptionError(f"the file to write must not be a directory or a device, got {path}")
+
+
+def check_apart(name: str, output: str | Path | None, **inputs: str | Path | None) -> None:
+    """Raise OptionError if the output is one of the inputs or in it, also through links; call it before reading them.
+
+    Args:
+        name: of the option that names the output, for the error.
+        output: the file or folder to write; None if there is none.
+        inputs: the files and folders to read, by the names of their options; None for one that is not given.
+    """
+    if output is None:
+        return
+    resolved = Path(output).resolve()
+    for input_name, path in inputs.items():
+        if path is None:
+            continue
+        is_same = resolved.exists() and Path(path).exists() and resolved.samefile(path)
+        if is_same or resolved.is_relative_to(Path(path).resolve()):
+            raise OptionError(f"{name} must not be the {input_name} or in it, got {output}")
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise OptionError for a folder to write that is there already and not empty."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise OptionError(f"output_dir must be empty or not exist, got {path}")
 
 
 @contextlib.contextmanager
 def temporary_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`, for what is to become `path`; it is removed in the end.
 
-    It is called `.NAME.0.tmp`, and locked. What a process that was killed left under that name goes; where another
-    process is writing the same path, the next number is taken.
+    It is called `.NAME.0.tmp` and locked. What a killed process left under that name is removed; while another process
+    writes the same path, the next number is taken. An OSError about a file in the folder, or a full disk, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count():
         folder = path.with_name(f".{path.name}.{number}.tmp")
-        with contextlib.ExitStack() as lock:
-            if not _take_folder(folder, lock):
+        with _errors_about(path, folder), contextlib.ExitStack() as lock:
+            is_new, is_locked = _make_and_lock(folder, lock)
+            # Without locks only what is new is surely ours.
+            if not is_locked if is_locked is not None else not is_new:
                 continue
+            if not is_new:
+                if folder.stat().st_uid != os.getuid():
+                    continue
+                for entry in folder.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             try:
                 yield folder
             finally:
@@ -65,52 +155,170 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
             return
 
 
-def _take_folder(folder: Path, lock: contextlib.ExitStack) -> bool:
-    """Make a folder, or empty one of ours that nobody has locked; tell whether it is ours while the lock is open."""
-    is_new = True
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        is_new = False
-    try:
-        import fcntl
-
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        lock.callback(os.close, handle)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        status = os.fstat(handle)
-        if not os.path.samestat(status, folder.lstat()) or not (is_new or status.st_uid == os.getuid()):
-            return False
-    except (BlockingIOError, FileNotFoundError):  # another's, or just removed by another
-        return False
-    except (ImportError, OSError):  # no locks in this system: only what is new is surely ours
-        return is_new
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    return True
-
-
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path of the same name; on success it is renamed to `path`, on any error it is removed.
 
     Whoever reads `path` sees the old file or the whole new one, also after Ctrl-C or on a full disk. Raises OptionError
-    where `path` is a directory or a device: to rename a file to /dev/null would put an end to it, where root may.
+    if `path` is a directory or a device: root would replace /dev/null by a file.
     """
     path = Path(path)
     check_target(path)
     with temporary_folder(path) as folder:
         yield folder / path.name
+        _follow_umask([folder / path.name], folder / f"{path.name}.mode")
         (folder / path.name).replace(path)
 
 
 @contextlib.contextmanager
+def atomic_folder(path: str | Path, check: Callable[[Path], None] = check_new_folder) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success it becomes `path`, on any error it is removed.
+
+    Args:
+        path: the folder to write.
+        check: raises an error if `path` is there and must not be replaced. It is called before the work, and again
+            after it, since the work may take hours.
+    """
+    path = Path(path)
+    check(path)
+    with temporary_folder(path) as temporary:
+        folder = temporary / "new"
+        folder.mkdir()
+        yield folder
+        _follow_umask(folder.rglob("*"), temporary / "mode")
+        check(path)
+        # A folder cannot be renamed onto another: between two renames there is none, but never half of one.
+        is_replaced = path.exists()
+        if is_replaced:
+            path.rename(temporary / "old")
+        try:
+            folder.rename(path)
+        except OSError:
+            if is_replaced:
+                (temporary / "old").rename(path)
+            raise
+
+
+@contextlib.contextmanager
 def atomic_text(path: str | Path) -> Iterator[IO[str]]:
-    """Open `path` for writing UTF-8 text through `atomic_path`, gzipped where its name ends in .gz."""
+    """Open `path` for writing UTF-8 text through `atomic_path`, gzipped if its name ends in .gz."""
     with (
         atomic_path(path) as temporary,
         gzip.open(temporary, "wt", encoding="utf-8", newline="\n")
-        if Path(path).suffix == ".gz"
+        if is_gzip(path)
         else temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         yield file
+
+
+@contextlib.contextmanager
+def only_writer(path: str | Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Be the only process that writes `path`, a file or a folder, while the `with` block lasts.
+
+    The lock is on a folder beside `path`, `.NAME.lock`, which is removed in the end; the lock of a killed process is
+    free. On a file system without locks nothing is held, and several may write.
+
+    Args:
+        path: what is written; it need not exist.
+        on_wait: called once if another process is writing `path`, which is then waited for. Without it OptionError is
+            raised.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.lock")
+    has_waited = False
+    with contextlib.ExitStack() as lock:
+        while True:
+            with _errors_about(path, folder):
+                is_new, is_locked = _make_and_lock(folder, lock)
+            if is_locked is not False:
+                break
+            if on_wait is None:
+                raise OptionError(f"another run is writing {path}: wait until it has ended, or choose another output")
+            if not has_waited:
+                on_wait()
+            has_waited = True
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        try:
+            yield
+        finally:
+            if is_locked or is_new:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def _make_and_lock(folder: Path, lock: contextlib.ExitStack) -> tuple[bool, bool | None]:
+    """Make a folder if it is missing and lock it until `lock` is closed.
+
+    Returns: whether it is new; and True if this process has locked it, False if another process has, None if that
+    cannot be known, since the system or the file system has no locks, or the path is not a folder we can open.
+    """
+    while True:
+        try:
+            folder.mkdir()
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        try:
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock.callback(_close, handle)
+            _handles.add(handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), folder.lstat()):
+                return is_new, True
+        except BlockingIOError:
+            return is_new, False
+        except FileNotFoundError:
+            pass
+        except (ImportError, OSError):
+            return is_new, None
+        # Another process, which had the lock, has just removed the folder: make it anew.
+
+
+_handles: set[int] = set()  # of the locks that this process holds
+
+
+def _close(handle: int) -> None:
+    if handle in _handles:
+        _handles.remove(handle)
+        os.close(handle)
+
+
+def _close_all() -> None:
+    for handle in list(_handles):
+        _close(handle)
+
+
+if hasattr(os, "register_at_fork"):
+    # A child shares the lock while it has the handle open, and may outlive a parent that was killed.
+    os.register_at_fork(after_in_child=_close_all)
+
+
+@contextlib.contextmanager
+def _errors_about(path: Path, temporary: Path) -> Iterator[None]:
+    """Let an OSError name `path` instead of something temporary; one of a full disk, which has no name, as well."""
+    try:
+        yield
+    except OSError as error:
+        is_temporary = error.filename is not None and str(temporary) in str(error.filename)
+        if not is_temporary and not (error.filename is None and error.errno in _DISK_FULL):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _follow_umask(paths: Iterable[Path], reference: Path) -> None:
+    """Give files and folders the permissions that the umask leaves: some libraries write files for their owner alone.
+
+    `reference` is a file to make and remove; its permissions are those to give, whatever decides them.
+    """
+    reference.touch()
+    of_file = stat.S_IMODE(reference.stat().st_mode)
+    reference.unlink()
+    for path in paths:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        usual = of_file | (of_file & 0o444) >> 2 if path.is_dir() else of_file  # who may read a folder may enter it
+        if mode & 0o777 != usual:
+            with contextlib.suppress(PermissionError):  # a file system without permissions
+                path.chmod(mode & ~0o777 | usual)

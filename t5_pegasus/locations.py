@@ -1,7 +1,10 @@
-"""Where models, weights and the sample data lie: the defaults that every script shares."""
+"""Where models, weights and the sample data are: the defaults that every script shares."""
 
+import enum
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from .errors import CheckpointError, OptionError
 
@@ -15,27 +18,76 @@ FINE_TUNED = "best_model.weights"
 PRETRAINED = ("model.ckpt", "model.safetensors")
 
 
+class Weights(enum.Enum):
+    """Weights of a model by what they are, for when no file is named (see `locate_weights`)."""
+
+    FINE_TUNED = "fine-tuned"  # best_model.weights of a run's directory, else of the model's
+    PRETRAINED = "pretrained"  # model.ckpt or model.safetensors of the model's directory
+    RANDOM = "random"  # no file: T5's random start
+
+
+# What `weights=None` means: the first of these that there is. To build or train a model, and to generate with it.
+TO_BUILD = (Weights.PRETRAINED, Weights.RANDOM)
+TO_GENERATE = (Weights.FINE_TUNED, Weights.PRETRAINED)
+
+
+def locate_weights(
+    model_dir: str | Path,
+    weights: str | Path | Weights | None,
+    usual: Sequence[Weights],
+    run_dir: str | Path = ".",
+) -> Path | Literal[Weights.RANDOM]:
+    """Return the file of the weights that are meant, or Weights.RANDOM.
+
+    Args:
+        model_dir: a model directory.
+        weights: a file (the prefix of several, for a TensorFlow checkpoint), a kind of weights, or None for `usual`.
+        usual: kinds of weights, the preferred one first.
+        run_dir: where `finetune.py` wrote to.
+
+    Raises CheckpointError if there are no such weights.
+    """
+    if weights is not None and not isinstance(weights, Weights):
+        path = Path(weights)
+        if not _is_weights(path):
+            raise CheckpointError(f"no weights at {path}")
+        return path
+    kinds = usual if weights is None else (weights,)
+    for kind in kinds:
+        if kind is Weights.RANDOM:
+            return kind
+        found = fine_tuned_weights(model_dir, run_dir) if kind is Weights.FINE_TUNED else pretrained_weights(model_dir)
+        if found is not None:
+            return found
+    if Weights.FINE_TUNED not in kinds:
+        raise CheckpointError(f"no {' or '.join(PRETRAINED)} in {model_dir}")
+    raise CheckpointError(
+        f"no {FINE_TUNED} in {run_dir} or {model_dir}: "
+        f"make it with `python finetune.py --model_dir {model_dir} --output_dir {run_dir}`"
+    )
+
+
 def pretrained_weights(model_dir: str | Path) -> Path | None:
     """Return the pretrained weights of a model directory, or None; `model.ckpt` is the prefix of several files."""
-    for name in PRETRAINED:
-        path = Path(model_dir) / name
-        if path.exists() or path.with_name(f"{name}.index").exists():
-            return path
-    return None
+    return next(filter(_is_weights, (Path(model_dir) / name for name in PRETRAINED)), None)
 
 
-def is_exported(model_dir: str | Path) -> bool:
-    """Tell whether a directory is one of `t5_pegasus.export`, which has graphs in place of weights."""
-    return (Path(model_dir) / "decoder.onnx").is_file()
+def fine_tuned_weights(model_dir: str | Path, run_dir: str | Path = ".") -> Path | None:
+    """Return the fine-tuned weights of a run's directory, else of the model's, or None."""
+    return next(filter(_is_weights, (Path(folder) / FINE_TUNED for folder in (run_dir, model_dir))), None)
+
+
+def _is_weights(path: Path) -> bool:
+    return path.is_file() or Path(f"{path}.index").exists()
 
 
 def choose_model_dir(model_dir: str | Path | None) -> Path:
-    """Return `model_dir` as a path; for None the base model if its weights are there, else, saying so, the tiny one.
+    """Return `model_dir` as a path; for None the base model if its weights are there, else the tiny one, with a note.
 
-    Raises OptionError where it is not a model directory.
+    Raises OptionError if it is not a model directory.
     """
     if model_dir is None:
-        if pretrained_weights(BASE_MODEL_DIR) or (BASE_MODEL_DIR / FINE_TUNED).exists():
+        if pretrained_weights(BASE_MODEL_DIR) or fine_tuned_weights(BASE_MODEL_DIR, BASE_MODEL_DIR):
             return BASE_MODEL_DIR
         print(f"no weights in {BASE_MODEL_DIR.name}/, using {TINY_MODEL_DIR.name}/", file=sys.stderr)
         return TINY_MODEL_DIR
@@ -49,26 +101,17 @@ def choose_model_dir(model_dir: str | Path | None) -> Path:
     return path
 
 
-def find_weights(model_dir: str | Path, weights: str | Path | None = None, output_dir: str | Path = ".") -> Path:
-    """Return the weights to generate with: `weights` if given, else the first there is of the usual places.
+def find_weights(model_dir: str | Path, weights: str | Path | Weights | None = None, run_dir: str | Path = ".") -> Path:
+    """Return the weights to generate with, and say on standard error which were found if no file is named.
 
-    These are best_model.weights in `output_dir`, then in the model directory, then the pretrained weights there (which
-    write summaries, if not as well as fine-tuned ones). Raises CheckpointError naming the command that makes some.
+    None is TO_GENERATE: the fine-tuned weights of `run_dir` or the model directory, else the pretrained ones, which
+    write summaries, if not as well. Raises CheckpointError if there are none, OptionError for random ones.
     """
-    if weights is not None:
-        path = Path(weights)
-        if not (path.is_file() or path.with_name(f"{path.name}.index").exists()):
-            raise CheckpointError(f"no weights at {path}")
-        return path
-    for directory in (Path(output_dir), Path(model_dir)):
-        if (directory / FINE_TUNED).is_file():
-            print(f"using the weights {directory / FINE_TUNED}", file=sys.stderr)
-            return directory / FINE_TUNED
-    found = pretrained_weights(model_dir)
-    if found is None:
-        raise CheckpointError(
-            f"no {FINE_TUNED} in {output_dir} or {model_dir}: "
-            f"make it with `python finetune.py --model_dir {model_dir} --output_dir {output_dir}`"
-        )
-    print(f"no {FINE_TUNED} found, using the pretrained weights {found}", file=sys.stderr)
+    found = locate_weights(model_dir, weights, TO_GENERATE, run_dir)
+    if found is Weights.RANDOM:
+        raise OptionError("weights must be trained to generate with, got random ones")
+    if weights is None or isinstance(weights, Weights):
+        is_fallback = weights is None and found.name != FINE_TUNED
+        note = f"no {FINE_TUNED} found, using the pretrained weights" if is_fallback else "using the weights"
+        print(note, found, file=sys.stderr)
     return found

@@ -1,28 +1,41 @@
-"""AutoTitle: texts in, titles out. The one object most users hold."""
+"""AutoTitle: texts in, titles out. The one object that most users hold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import tqdm
 
-from .config import DataConfig, GenerationConfig
-from .decoding.inputs import LONG_TEXT, budget_batches
-from .decoding.search import check_prefix
+from .config import GenerationConfig
+from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
+from .decoding.options import DataConfig
+from .decoding.search import Candidate, check_prefix
 from .engines.choice import check_engine, load_decoder, make_decoder
 from .errors import OptionError
+from .locations import Weights
+from .text.protocol import Tokenizer
 from .text.tokenizer import PegasusTokenizer
 
 
 class Hypothesis(NamedTuple):
-    """A title, its score (see GenerationConfig) and its token ids, without [CLS], with [SEP] if it came to an end."""
+    """A title, its score (see GenerationConfig) and its token ids: without [CLS], with [SEP] if it has ended."""
 
     text: str
     score: float
     ids: tuple[int, ...]
 
 
-# Texts that are sorted by length and decoded before the first of them is handed out.
+class Answer(NamedTuple):
+    """The titles of a text, best first, the tokens that the model read of it, and whether they lack some of it."""
+
+    titles: list[Hypothesis]
+    source_tokens: int
+    truncated: bool
+
+
+_EMPTY = Hypothesis("", 0.0, ())  # the title of an empty text
+
+# Texts that are sorted by length and decoded before the first title is returned.
 _TEXTS_AT_A_TIME = 256
 
 
@@ -31,7 +44,7 @@ class AutoTitle:
 
     Args:
         t5: a bert4keras T5 object, as `build_model` returns it.
-        tokenizer: of the model's vocabulary.
+        tokenizer: for the model's vocabulary.
         engine: a row of `engines.choice.ENGINES`; "auto" is keras.
 
     Example:
@@ -40,14 +53,14 @@ class AutoTitle:
         '一种……方法'
     """
 
-    def __init__(self, t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> None:
+    def __init__(self, t5: Any, tokenizer: Tokenizer, engine: str = "auto") -> None:
         self.decoder, self.tokenizer = make_decoder(t5, tokenizer, engine), tokenizer
 
     @classmethod
     def load(
         cls,
         model_dir: str | Path,
-        weights: str | Path | None = None,
+        weights: str | Path | Weights | None = None,
         engine: str = "auto",
         user_dict: str | Path | None = None,
         output_dir: str | Path = ".",
@@ -55,17 +68,17 @@ class AutoTitle:
         """Load from a model directory.
 
         Args:
-            model_dir: holds config.json, vocab.txt and perhaps weights; or an exported model (see `export`), which is
-                run by ONNX Runtime without TensorFlow.
-            weights: a weights file; None takes `best_model.weights` of `output_dir` or the model directory, or the
-                pretrained weights there (see `locations.find_weights`).
-            engine: a row of `engines.choice.ENGINES`; "auto" is keras where there is a GPU, else onnx, for which the
-                weights are exported once, beside them or in the user's cache (see `engines.onnx_cache`).
+            model_dir: holds config.json, vocab.txt and perhaps weights; or an exported model (see `export`), which
+                ONNX Runtime runs without TensorFlow.
+            weights: a weights file, or a kind of `locations.Weights`; None takes `best_model.weights` of `output_dir`
+                or the model directory, or the pretrained weights there (see `locations.find_weights`).
+            engine: a row of `engines.choice.ENGINES`; "auto" is keras if there is a GPU, else onnx, for which the
+                weights are exported once, beside them or to the user's cache (see `engines.onnx_cache`).
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
 
-        Raises CheckpointError where there are no weights or they do not fit, DataError for a malformed directory,
-        OptionError for an engine that the directory is not for.
+        Raises CheckpointError if there are no weights or they do not fit, DataError for a malformed directory,
+        OptionError for an engine that cannot run it.
         """
         check_engine(engine)  # here too, since a model takes seconds to build
         title = cls.__new__(cls)
@@ -82,7 +95,7 @@ class AutoTitle:
 
         Args:
             text: one text or several; an empty one has the title "".
-            topk: beams, under bert4keras's name; `num_beams` is the same.
+            topk: number of beams, by bert4keras's name; the same as `num_beams`.
             generation: options of `generate_n_best`.
 
         Raises OptionError for an unknown or impossible option.
@@ -110,12 +123,11 @@ class AutoTitle:
             max_source_length: tokens of a text that are read at once.
             long_text: what is read of a longer one, a row of `decoding.inputs.LONG_TEXT`: its head ("truncate"), head
                 and tail ("head_tail"), or all of it in overlapping windows that the decoder sees joined ("window").
-                Texts of which something is not read count in `tokenizer.num_truncated`.
-            progress: show a bar on standard error.
+            progress: show a progress bar on standard error.
             generation: fields of GenerationConfig, under any of their names.
         """
         data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
-        return list(self.iterate(texts, GenerationConfig.make(**generation), data, progress))
+        return [answer.titles for answer in self.iterate(texts, GenerationConfig.make(**generation), data, progress)]
 
     def stream(
         self,
@@ -124,25 +136,23 @@ class AutoTitle:
         long_text: str = DataConfig.long_text,
         **generation: Any,
     ) -> Iterator[Hypothesis]:
-        """Return the best titles so far, each time that the text changes; the last one is what `generate` returns.
+        """Yield the best title so far each time that its text changes; the last one is what `generate` returns.
 
-        With several beams a title may be replaced by another that does not begin as it did.
+        With several beams a title may be followed by one that does not begin with it.
 
         Args: as of `generate_n_best`.
         """
         config = GenerationConfig.make(**generation)
         data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
-        return self._stream(self.encode(text, data), config, self.encode_prefix(config), data.window)
+        return self._stream(self.encode(text, data), config, self.encode_prefix(config))
 
-    def _stream(
-        self, source: list[int], config: GenerationConfig, prefix: list[int], window: int | None
-    ) -> Iterator[Hypothesis]:
+    def _stream(self, source: Source, config: GenerationConfig, prefix: list[int]) -> Iterator[Hypothesis]:
         if not source:
-            yield Hypothesis("", 0.0, ())
+            yield _EMPTY
             return
         waiting: Hypothesis | None = None  # until the text changes: the last of equal texts is the finished one
-        for ids, score in self.decoder.stream(source, config, prefix, window):
-            hypothesis = Hypothesis(self.tokenizer.decode(ids), score, ids)
+        for candidate in self.decoder.stream(source, config, prefix):
+            hypothesis = _hypothesis(self.tokenizer, candidate)
             if waiting is not None and waiting.text != hypothesis.text:
                 yield waiting
             waiting = hypothesis
@@ -151,47 +161,86 @@ class AutoTitle:
 
     def iterate(
         self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool = False
-    ) -> Iterator[list[Hypothesis]]:
+    ) -> Iterator[Answer]:
         """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
         prefix = self.encode_prefix(config)
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
                 sources = [self.encode(text, data) for text in texts[start : start + _TEXTS_AT_A_TIME]]
-                found = [[Hypothesis("", 0.0, ())]] * len(sources)  # what an empty text has
+                answers = [Answer([_EMPTY], 0, False)] * len(sources)
                 rows = [row for row, source in enumerate(sources) if source]
-                # A long title takes as much room as a long text.
+                # A long title takes as much memory as a long text.
                 lengths = [max(len(sources[row]), config.max_new_tokens) for row in rows]
                 for batch in budget_batches(lengths, config.batch_tokens // config.num_rows):
-                    candidates = self.decoder.search_batch(
-                        [sources[rows[place]] for place in batch], config, prefix, data.window
-                    )
-                    for place, titles in zip(batch, candidates, strict=True):
-                        found[rows[place]] = [
-                            Hypothesis(self.tokenizer.decode(ids), score, ids) for ids, score in titles
-                        ]
+                    chosen = [rows[index] for index in batch]
+                    found = self.decode_batch([sources[row] for row in chosen], config, prefix)
+                    for row, answer in zip(chosen, found, strict=True):
+                        answers[row] = answer
                     bar.update(len(batch))
                 bar.update(len(sources) - len(rows))
-                yield from found
+                yield from answers
 
-    def encode(self, text: str, data: DataConfig) -> list[int]:
-        """Return the tokens of what is read of a text; none of an empty one."""
+    def decode_batch(
+        self,
+        sources: Sequence[Source],
+        config: GenerationConfig,
+        prefix: Sequence[int] = (),
+        is_wanted: Callable[[int], bool] | None = None,
+        on_title: Mapping[int, Callable[[Hypothesis], None]] | None = None,
+    ) -> list[Answer]:
+        """Return the titles of sources that are decoded together.
+
+        Args:
+            sources: of `encode`, with at least a token each.
+            config: options.
+            prefix: token ids that every title begins with, of `encode_prefix`.
+            is_wanted: asked before each step for the index of each source that is not done; one that is no longer
+                wanted is given up, with the titles found so far.
+            on_title: called with the best title so far whenever its ids change, by the index of a source.
+        """
+        on_candidate = {index: _on_change(self.tokenizer, report) for index, report in (on_title or {}).items()}
+        found = self.decoder.search_batch(sources, config, prefix, is_wanted, on_candidate)
+        return [
+            Answer([_hypothesis(self.tokenizer, candidate) for candidate in titles], len(source), source.truncated)
+            for source, titles in zip(sources, found, strict=True)
+        ]
+
+    def encode(self, text: str, data: DataConfig) -> Source:
+        """Return what the model reads of a text; NO_TEXT, which has no tokens, of an empty one."""
         if not text.strip():
-            return []
+            return NO_TEXT
         return LONG_TEXT[data.long_text](self.tokenizer, text, data.max_source_length)
 
     def encode_prefix(self, config: GenerationConfig) -> list[int]:
         """Return the tokens that every title begins with.
 
-        Raises OptionError for a prefix that the vocabulary cannot spell or that is forbidden, and for a suppressed
-        token that there is not.
+        Raises OptionError for a prefix that the vocabulary cannot spell or that has a suppressed token, and for a
+        suppressed token that the vocabulary does not have.
         """
         size, text = self.tokenizer.vocab_size, config.title_prefix
         if max(config.suppress_tokens, default=0) >= size:
             raise OptionError(f"suppress_tokens must be ids below {size}, got {max(config.suppress_tokens)}")
-        prefix = self.tokenizer.encode(text)[1:-1]
+        prefix = self.tokenizer.encode_prefix(text)
         if self.tokenizer.unk_id in prefix or (text and not prefix):
             raise OptionError(f"title_prefix must be made of what the vocabulary has, got {text!r}")
         if set(prefix) & set(config.suppress_tokens):
             raise OptionError(f"title_prefix must hold none of suppress_tokens, got {text!r}")
         check_prefix(prefix, config)
         return prefix
+
+
+def _hypothesis(tokenizer: Tokenizer, candidate: Candidate) -> Hypothesis:
+    return Hypothesis(tokenizer.decode(candidate.ids), candidate.score, candidate.ids)
+
+
+def _on_change(tokenizer: Tokenizer, report: Callable[[Hypothesis], None]) -> Callable[[Candidate], None]:
+    """Return a function that reports each title whose ids differ from those of the one before."""
+    last: tuple[int, ...] | None = None
+
+    def on_candidate(candidate: Candidate) -> None:
+        nonlocal last
+        if candidate.ids != last:
+            last = candidate.ids
+            report(_hypothesis(tokenizer, candidate))
+
+    return on_candidate

@@ -10,7 +10,7 @@ import tqdm
 from . import cli
 from .data.documents import SEPARATORS, Document, read_documents
 from .errors import OptionError
-from .files import atomic_text, check_target
+from .files import atomic_text, check_apart, check_target
 from .text.segmentation import Cut, load_cut
 from .text.tokenizer import PegasusTokenizer, read_vocabulary
 from .text.words import Coverage, VocabularyConfig, build_vocabulary, count_words, measure_coverage
@@ -23,7 +23,7 @@ def _count_corpus(
 ) -> tuple[Counter[str], Counter[str]]:
     """Return the counts of the words to choose from and of those to measure with, in one pass over each.
 
-    Without a text of its own to measure with, every `HELD_OUT_EVERY`th document is kept out of the choice for it.
+    Without a held-out text, every `HELD_OUT_EVERY`th document is kept out of the choice and measured with.
     """
     kept_back: Counter[str] = Counter()
 
@@ -54,7 +54,7 @@ def _show_coverage(coverages: Mapping[str, tuple[int, Coverage]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a vocabulary file and say how it cuts the held-out text, beside other vocabularies."""
+    """Write a vocabulary file and print how it cuts the held-out text, beside other vocabularies."""
     parser = cli.make_parser(
         "Build a vocabulary from jieba's dictionary, a corpus and another vocabulary; the latter two may be left out."
     )
@@ -79,8 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.compare and not measured:
         raise OptionError("--compare needs a text to measure on: give --held_out_file or --input_file")
     check_target(flags.output_file)
+    inputs = {name: getattr(flags, name) for name in ("input_file", "held_out_file", "existing_vocab", "user_dict")}
+    check_apart("output_file", flags.output_file, **inputs)
     existing = [] if flags.existing_vocab is None else read_vocabulary(flags.existing_vocab)
-    # Read before the long work, to find what is wrong with them.
+    # Read before the long work, so that what is wrong with them is reported first.
     compared = {path: PegasusTokenizer(path, flags.user_dict) for path in flags.compare}
 
     skipped: Counter[str] = Counter()

@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
+import contextlib
 import json
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,33 @@ def public_data() -> Path:
     if not folder:
         pytest.skip("T5_PEGASUS_DATA does not name a folder of public data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def shared_path() -> Iterator[Path]:
+    """Return an empty folder that every user may enter; those of pytest are for one user."""
+    before = os.umask(0o022)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+    os.umask(before)
+
+
+@pytest.fixture
+def other_user():
+    """Return a context manager inside which this process runs as another user; skip where root alone could do so."""
+    if not hasattr(os, "setresuid") or os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+
+    @contextlib.contextmanager
+    def become() -> Iterator[None]:
+        os.setresuid(65534, 65534, 0)
+        try:
+            yield
+        finally:
+            os.setresuid(0, 0, 0)
+
+    return become
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,41 @@ import time
 import pytest
 
 from t5_pegasus import cli
-from t5_pegasus.config import DataConfig, GenerationConfig, TrainingConfig
-from t5_pegasus.data.gap_sentences import GapSentenceConfig
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.data.cleaning import FINGERPRINTS, CleaningConfig
+from t5_pegasus.data.documents import SEPARATORS
+from t5_pegasus.data.gap_sentences import MASK_SPANS, STRATEGIES, UNITS, GapSentenceConfig
+from t5_pegasus.data.pretraining_pairs import FORMATS, CorpusConfig, OutputConfig
+from t5_pegasus.data.runners import RUNNERS, RunnerConfig
+from t5_pegasus.decoding.inputs import LONG_TEXT
+from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.engines.choice import ENGINES
+from t5_pegasus.engines.options import LoadConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import ROOT
+from t5_pegasus.metrics import SCORE_NAMES
+from t5_pegasus.text.sentences import SPLITTERS
 from t5_pegasus.text.words import VocabularyConfig
+from t5_pegasus.training.options import PRECISIONS, TrainingConfig
+from t5_pegasus.training.strategies import STRATEGIES as DEVICES
 
 CONFIGS = (DataConfig, GenerationConfig, TrainingConfig, GapSentenceConfig, VocabularyConfig)
+# A new row in one of these tables is a new choice of the flag, with nothing else to edit.
+CHOICES = [
+    (CleaningConfig, "deduplicate", FINGERPRINTS),
+    (CorpusConfig, "document_separator", SEPARATORS),
+    (DataConfig, "long_text", LONG_TEXT),
+    (GapSentenceConfig, "gap_sentence_strategy", STRATEGIES),
+    (GapSentenceConfig, "gap_sentence_unit", UNITS),
+    (GapSentenceConfig, "mask_span", MASK_SPANS),
+    (GapSentenceConfig, "sentence_split", SPLITTERS),
+    (LoadConfig, "engine", ("auto", *ENGINES)),
+    (OutputConfig, "output_format", FORMATS),
+    (RunnerConfig, "runner", RUNNERS),
+    (TrainingConfig, "distribute", DEVICES),
+    (TrainingConfig, "metric_for_best_model", SCORE_NAMES),
+    (TrainingConfig, "mixed_precision", PRECISIONS),
+]
 SCRIPTS = ("finetune.py", "test.py", "evaluation.py", "pretrain_data.py")
 FIELDS = [(config, field) for config in CONFIGS for field in dataclasses.fields(config)]
 
@@ -80,6 +108,12 @@ def test_every_field_is_a_flag_under_each_of_its_names(config, field):
         elif type(parsed) is not str:
             with pytest.raises(OptionError, match=f"--{name}.*: invalid .* value: 'x'"):
                 parser.parse_args([f"--{name}", "x"])
+
+
+@pytest.mark.parametrize(("config", "name", "table"), CHOICES)
+def test_choices_are_the_rows_of_their_table(config, name, table):
+    (field,) = [field for field in dataclasses.fields(config) if field.name == name]
+    assert field.metadata["choices"] == tuple(table)
 
 
 def test_the_names_of_other_tools_are_taken():

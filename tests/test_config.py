@@ -6,10 +6,12 @@ import math
 
 import pytest
 
-from t5_pegasus.config import DataConfig, GenerationConfig, ModelConfig, TrainingConfig
+from t5_pegasus.config import GenerationConfig, ModelConfig
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import BASE_MODEL_DIR, ROOT, TINY_MODEL_DIR
 from t5_pegasus.text.tokenizer import read_vocabulary
+from t5_pegasus.training.options import TrainingConfig
 
 TINY = json.loads((TINY_MODEL_DIR / "config.json").read_text(encoding="utf-8"))
 NAN, INF = math.nan, math.inf

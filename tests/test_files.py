@@ -1,17 +1,30 @@
 """Files in and out: whole or not there, plain or gzipped."""
 
 import gzip
+import itertools
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_path, atomic_text, open_text, read_lines
+from t5_pegasus.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_text,
+    check_apart,
+    check_new_folder,
+    file_suffix,
+    only_writer,
+    open_text,
+)
 from t5_pegasus.locations import ROOT
+from t5_pegasus.text.lines import read_lines
 
 TEXT = "第一行\u2028仍是第一行\n第二行\n"
 
@@ -31,7 +44,6 @@ def test_text_is_read_however_it_was_saved(tmp_path, name, pack, line_end, mark)
     (tmp_path / name).write_bytes(pack(mark + TEXT.replace("\n", line_end).encode()))
     with open_text(tmp_path / name) as file:
         assert file.read() == TEXT
-    assert read_lines(str(tmp_path / name)) == ["第一行\u2028仍是第一行\n", "第二行\n"]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
@@ -43,20 +55,13 @@ def test_what_is_no_file_is_refused(tmp_path, name):
         open_text(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.txt", "中文".encode("gb18030")),
-        ("a.txt.gz", b"no gzip"),
-        ("a.txt.gz", gzip.compress(b"abc" * 100)[:-9]),
-        ("a.txt.gz", gzip.compress(os.urandom(99))[:20] + b"\xff" * 99),
-    ],
-    ids=["encoding", "not-gzip", "cut-short", "damaged"],
-)
-def test_a_file_that_cannot_be_read_to_its_end_is_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"^cannot read .*{name}: .+"):
-        read_lines(tmp_path / name)
+def test_case_of_a_name_makes_no_difference(tmp_path):
+    assert [file_suffix(name) for name in ("a.JSONL", "b/c.d.Txt.GZ", "e", ".gz")] == [".jsonl", ".txt", "", ""]
+    with atomic_text(tmp_path / "A.TXT.GZ") as file:
+        file.write(TEXT)
+    assert gzip.decompress((tmp_path / "A.TXT.GZ").read_bytes()) == TEXT.encode()
+    with open_text(tmp_path / "A.TXT.GZ") as file:
+        assert file.read() == TEXT
 
 
 def test_text_is_written_in_utf_8_with_plain_line_ends(tmp_path):
@@ -184,3 +189,160 @@ def test_nothing_is_emptied_that_only_has_the_name_of_a_temporary_folder(tmp_pat
         temporary.write_text("whole")
     assert names(tmp_path) == [".a.txt.0.tmp", ".a.txt.1.tmp", "a.txt", "mine"]
     assert names(tmp_path / "mine") == ["notes"]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    target = tmp_path / "new" / "folder"
+
+    def write(error=None, check=check_new_folder):
+        with atomic_folder(target, check) as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "a.txt").write_text("whole")
+            if error is not None:
+                raise error
+        assert names(target) == ["inner"]
+
+    for error in (OSError, KeyboardInterrupt):
+        with pytest.raises(error):
+            write(error)
+        assert names(target.parent) == []
+    write()
+    with pytest.raises(OptionError, match="must be empty or not exist"):
+        write()
+    write(check=lambda path: None)  # in place of the other
+    assert names(target.parent) == ["folder"]
+
+
+def test_a_folder_that_was_filled_meanwhile_is_left_alone(tmp_path):
+    def write():
+        with atomic_folder(tmp_path / "a") as folder:
+            (folder / "mine").touch()
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "theirs").touch()
+
+    with pytest.raises(OptionError, match="must be empty or not exist"):
+        write()
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == ["theirs"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_what_a_library_writes_for_the_owner_alone_follows_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "a") as folder:
+            (folder / "inner").mkdir(0o700)
+            for path in (folder / "b", folder / "inner" / "c"):
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        with atomic_path(tmp_path / "d") as path:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/inner", "a/b", "a/inner/c", "d")}
+    assert {modes["a"], modes["a/inner"]} == {0o777 & ~umask}
+    assert {modes["a/b"], modes["a/inner/c"], modes["d"]} == {0o666 & ~umask}
+
+
+def test_a_full_disk_and_a_missing_permission_name_what_was_asked_for(shared_path, other_user):
+    target = shared_path / "a.txt"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught, atomic_text(target) as file:
+            file.write("字" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(target)
+    for write in (atomic_text, atomic_folder, only_writer):
+        with other_user(), pytest.raises(PermissionError) as denied, write(target):
+            pass
+        assert denied.value.filename == str(target)
+    assert names(shared_path) == []
+
+
+HOLDER = """
+import os, sys, time
+from t5_pegasus.files import only_writer
+with only_writer(sys.argv[1]):
+    if os.fork() == 0:
+        time.sleep(60)  # a child that outlives the holder, and shares its files
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_writes_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
+    target = tmp_path / "a.jsonl"
+    command = [sys.executable, "-c", HOLDER, target]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(OptionError, match=r"another run is writing .*a\.jsonl: wait"), only_writer(target):
+            pass
+        with only_writer(tmp_path / "b.jsonl"):
+            pass
+        waited = []
+        threading.Timer(1, holder.kill).start()
+        with only_writer(target, on_wait=lambda: waited.append(holder.poll())):
+            assert waited == [None]
+            assert holder.wait(10) == -signal.SIGKILL
+            with pytest.raises(OptionError, match="another run"), only_writer(target):
+                pass
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.stdout.close()
+    assert names(tmp_path) == []
+
+
+def test_where_the_system_has_no_locks_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with only_writer(tmp_path / "a"), only_writer(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_an_output_that_is_an_input_is_refused_through_links_too(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tsv").touch()
+    (tmp_path / "soft.tsv").symlink_to(tmp_path / "in" / "a.tsv")
+    (tmp_path / "hard.tsv").hardlink_to(tmp_path / "in" / "a.tsv")
+    (tmp_path / "folder").symlink_to(tmp_path / "in")
+    same = ("in/a.tsv", "in/../in/a.tsv", "soft.tsv", "hard.tsv", "folder/a.tsv")
+    for output, source in itertools.permutations(same, 2):
+        with pytest.raises(OptionError, match=rf"^out must not be the read or in it, got .*{output}$"):
+            check_apart("out", tmp_path / output, other=None, read=tmp_path / source)
+    for output in ("in/new.tsv", "folder/new/b.tsv", "soft.tsv"):
+        with pytest.raises(OptionError, match="out must not be the read or in it"):
+            check_apart("out", tmp_path / output, read=tmp_path / "in")
+    check_apart("out", None, read=tmp_path / "in")
+    check_apart("out", tmp_path / "b.tsv", read=tmp_path / "in" / "a.tsv", missing=tmp_path / "c.tsv")
+
+
+ENCODINGS = {
+    "gb18030": ("GB18030", "中文标题𠮷\n"),
+    "gbk": ("GB18030", "中文标题\n"),
+    "utf-16": ("UTF-16", "中文标题\n"),
+    "utf-16-le": ("UTF-16LE", "中文标题\n"),
+    "utf-16-be": ("UTF-16BE", "中文标题\n"),
+}
+
+
+@pytest.mark.parametrize("name", ["标 题.v1.txt", "a.txt.gz"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_file_of_another_encoding_is_named_with_the_command_that_converts_it(tmp_path, encoding, name):
+    iconv_name, text = ENCODINGS[encoding]
+    content = (text * 5).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError, match=f": not UTF-8 but {iconv_name}, convert it with `.*`$") as caught:
+        read_lines(tmp_path / name)
+    command = str(caught.value).split("`")[1]
+    subprocess.run(["bash", "-c", command], check=True)
+    converted = tmp_path / name.replace(".", ".utf8.", 1)
+    assert "".join(read_lines(converted)) == text * 5
+
+
+def test_bytes_that_are_no_text_are_not_given_a_name(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a\xff\xff\n")
+    with pytest.raises(DataError, match=r"a\.txt:1: not UTF-8, convert the file first$"):
+        read_lines(tmp_path / "a.txt")

@@ -4,7 +4,17 @@ import pytest
 
 from t5_pegasus import locations
 from t5_pegasus.errors import CheckpointError, OptionError
-from t5_pegasus.locations import BASE_MODEL_DIR, DATA_DIR, TINY_MODEL_DIR, choose_model_dir, find_weights
+from t5_pegasus.locations import (
+    BASE_MODEL_DIR,
+    DATA_DIR,
+    TINY_MODEL_DIR,
+    TO_BUILD,
+    TO_GENERATE,
+    Weights,
+    choose_model_dir,
+    find_weights,
+    locate_weights,
+)
 
 
 @pytest.fixture
@@ -70,3 +80,33 @@ def test_weights_that_are_named_must_be_there(tmp_path):
     for name in ("none", "."):
         with pytest.raises(CheckpointError, match=r"^no weights at .*"):
             find_weights(tmp_path, tmp_path / name, tmp_path)
+
+
+def test_which_weights_are_meant(tmp_path):
+    """What `weights=None` means to who builds or trains a model and to who generates; and each kind by its name."""
+    model, run = tmp_path / "model", tmp_path / "run"
+    model.mkdir()
+    run.mkdir()
+    assert locate_weights(model, None, TO_BUILD, run) is Weights.RANDOM
+    with pytest.raises(CheckpointError, match=rf"^no model\.ckpt or model\.safetensors in {model}$"):
+        locate_weights(model, Weights.PRETRAINED, TO_BUILD, run)
+    with pytest.raises(CheckpointError, match=rf"^no best_model\.weights in {run} or {model}: make it with"):
+        locate_weights(model, Weights.FINE_TUNED, TO_GENERATE, run)
+    (run / "best_model.weights").touch()
+    assert locate_weights(model, None, TO_BUILD, run) is Weights.RANDOM, "training starts from pretrained weights only"
+    (model / "model.safetensors").touch()
+    assert locate_weights(model, None, TO_BUILD, run) == model / "model.safetensors"
+    assert locate_weights(model, None, TO_GENERATE, run) == run / "best_model.weights"
+    for usual in (TO_BUILD, TO_GENERATE):
+        assert locate_weights(model, Weights.RANDOM, usual, run) is Weights.RANDOM
+        assert locate_weights(model, Weights.PRETRAINED, usual, run) == model / "model.safetensors"
+        assert locate_weights(model, Weights.FINE_TUNED, usual, run) == run / "best_model.weights"
+        assert locate_weights(model, str(run / "best_model.weights"), usual) == run / "best_model.weights"
+
+
+def test_generation_needs_trained_weights(tmp_path, capsys):
+    (tmp_path / "model.ckpt.index").touch()
+    assert find_weights(tmp_path, Weights.PRETRAINED, tmp_path) == tmp_path / "model.ckpt"
+    assert capsys.readouterr().err == f"using the weights {tmp_path / 'model.ckpt'}\n"
+    with pytest.raises(OptionError, match="weights must be trained to generate with, got random ones"):
+        find_weights(tmp_path, Weights.RANDOM)

@@ -1,15 +1,19 @@
 """AutoTitle over the trained tiny model."""
 
 import itertools
+import json
 
+import numpy as np
 import pytest
 
 from t5_pegasus import AutoTitle, PegasusTokenizer, build_model
-from t5_pegasus.config import ModelConfig
+from t5_pegasus.config import GenerationConfig, ModelConfig
 from t5_pegasus.decoding.inputs import LONG_TEXT
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras
+from t5_pegasus.networks.checkpoints import named_variables
 
 
 def test_a_list_gets_the_titles_of_its_texts_in_order(trained_title, sample_pairs):
@@ -41,10 +45,62 @@ def test_hypotheses_hold_text_score_and_ids(trained_title, sample_pairs):
 
 def test_a_text_is_read_to_max_source_length_only(trained_title, sample_pairs):
     text = sample_pairs[0].content
-    before = trained_title.tokenizer.num_truncated
     cut = trained_title.generate_n_best([text + "。" + text], max_source_length=40)
-    assert trained_title.tokenizer.num_truncated == before + 1
     assert cut == trained_title.generate_n_best([text], max_source_length=40)
+
+
+def test_answers_say_how_much_of_a_text_was_read(trained_title, sample_pairs):
+    text, config = sample_pairs[0].content, GenerationConfig()
+    whole = len(trained_title.tokenizer.encode(text))
+    for long_text in LONG_TEXT:
+        for max_source_length in (whole - 1, whole):
+            data = DataConfig(max_source_length=max_source_length, long_text=long_text)
+            is_read = max_source_length == whole or long_text == "window"
+            empty, answer = trained_title.iterate(["", text], config, data)
+            assert empty == ([("", 0.0, ())], 0, False)
+            assert answer[1:] == ((whole, False) if is_read else (whole - 1, True))
+            assert [answer.titles] == trained_title.generate_n_best([text], max_source_length, long_text)
+
+
+def test_a_batch_is_decoded_as_each_text_alone_and_reports_titles_on_the_way(trained_title, sample_pairs):
+    """It reports each title once, and a text that is no longer wanted is given up."""
+    texts, config = [example.content for example in sample_pairs[:3]], GenerationConfig(num_beams=2)
+    sources = [trained_title.encode(text, DataConfig()) for text in texts]
+    reported = {0: [], 2: []}
+    answers = trained_title.decode_batch(
+        sources, config, (), lambda index: index != 1, {index: titles.append for index, titles in reported.items()}
+    )
+    alone = trained_title.generate_n_best(texts, num_beams=2)
+    assert [answers[0].titles, answers[2].titles] == [alone[0], alone[2]]
+    assert answers[1].titles[0].ids == ()
+    assert [answer.source_tokens for answer in answers] == list(map(len, sources))
+    for index, titles in reported.items():
+        assert titles[-1].ids == answers[index].titles[0].ids
+        assert all(before.ids != after.ids for before, after in itertools.pairwise(titles))
+        texts_on_the_way = [text for text, _ in itertools.groupby(title.text for title in titles)]
+        assert texts_on_the_way == [title.text for title in trained_title.stream(texts[index], num_beams=2)]
+
+
+@pytest.mark.parametrize("engine", ["keras", "onnx", "reference"])
+def test_rows_beyond_the_vocabulary_are_never_written(random_model_dir, tmp_path, engine):
+    """In a model that would write hardly anything else."""
+    config = json.loads((random_model_dir / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 320}), encoding="utf-8")
+    (tmp_path / "vocab.txt").write_bytes((random_model_dir / "vocab.txt").read_bytes())
+    t5 = build_model(tmp_path)
+    head = named_variables(t5)["decoder/logits/kernel"]  # [hidden_size, vocab_size]
+    head.assign(np.random.default_rng(1).normal(size=head.shape) * np.where(np.arange(320) < 300, 1, 9))
+    tokenizer = PegasusTokenizer(tmp_path / "vocab.txt")
+    title = AutoTitle(t5, tokenizer, engine)
+    source = title.encode("一丁丂七丄丅丆万丈三", DataConfig())
+    first = t5.model.predict([np.array([source.ids]), np.array([[tokenizer.start_id]])], verbose=0)[0, 0]
+    assert first.argmax() >= 300
+    options = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6}
+    samples = {"do_sample": True, "num_return_sequences": 20, "seed": 2, "top_k": 0, "max_new_tokens": 6}
+    for generation in (options, {"max_new_tokens": 6}, *([] if engine == "reference" else [samples])):
+        for hypothesis in title.generate_n_best(["一丁丂七丄丅丆万丈三"], **generation)[0]:
+            assert len(hypothesis.ids) > 0
+            assert max(hypothesis.ids) < 300
 
 
 def test_a_stock_bert4keras_model_gives_the_same_titles(trained_dir, trained_title, sample_pairs):

@@ -1,5 +1,5 @@
 """Files to records and back: pairs, documents, predictions; and what turns documents into pairs for pretraining.
 
-A new file format, cleaning rule or choice of gap sentences comes in here, in `runners/` a new place for the work.
+A new file format, cleaning rule or choice of gap sentences comes in here, in `runners/` a new way to run the work.
 Nothing here imports TensorFlow.
 """

@@ -5,7 +5,6 @@ import functools
 import gzip
 import io
 import itertools
-import json
 import os
 import sys
 import zlib
@@ -14,15 +13,16 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..errors import DataError, OptionError
+from ..files import file_suffix, is_gzip
+from ..text.lines import LineError, check_utf8
+from .records import choose_columns, get_text, parse_object, sought_texts
 
-TEXT_COLUMNS = ("content", "text", "正文", "document")
-SEPARATORS = ("line", "blank_line")
 # Bytes of a block: what a core finishes in a second or less; and a few thousand blocks a corpus, if possible.
 LEAST_BLOCK, MOST_BLOCK, MOST_BLOCKS = 2**18, 2**23, 4096
 
 
 class Document(NamedTuple):
-    """A raw text; `name` is file:line, which is how errors and notes call it."""
+    """A raw text; `name` is file:line, its name in errors and notes."""
 
     name: str
     text: str
@@ -33,9 +33,9 @@ class Document(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some whole documents of a file: from byte `start` to `end`, or, where a file cannot be entered there, as `data`.
+    """Some whole documents of a file: bytes `start` to `end` of it, or `data` if the file cannot be read from there.
 
-    `number` counts the blocks of a corpus; `line` is the number of the first line, where it is known without reading.
+    `number` counts the blocks of a corpus; `line` is the number of its first line, if known without reading.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Block(NamedTuple):
     line: int | None = 1
 
     def __str__(self) -> str:
-        """Return what notes of errors call it."""
+        """Return its name in notes to errors."""
         return f"{self.path}, block {self.number}"
 
     @contextlib.contextmanager
@@ -72,11 +72,11 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield the documents of a .txt or .jsonl file, plain or .gz, or of all those in a folder; `-` is standard input.
 
-    A .txt line is a document, or, where `document_separator` is "blank_line", the lines up to a blank one. A .jsonl
-    line is an object with the document under `text_column`, or under the first name of TEXT_COLUMNS it has. Standard
-    input is JSON Lines where its first line opens with a brace. Blank lines are no documents. Streams. A line that
-    cannot be used raises DataError (file:line: reason), or is handed to `on_bad_line` and left out. Raises DataError
-    where a file cannot be read, OptionError for another format or a `text_column` of a .txt.
+    `document_separator` is a row of SEPARATORS: a .txt has a document a line, or one up to each blank line. A .jsonl
+    line is an object with the document under `text_column`, or under the first usual name it has (`records.PAIRS`).
+    Standard input is JSON Lines if its first line opens with a brace. Blank lines are no documents. Streams. A line
+    that cannot be used raises DataError (file:line: reason), or is handed to `on_bad_line` and left out. Raises
+    DataError if a file cannot be read, OptionError for another format or a `text_column` of a .txt.
     """
     stdin = _stream_blocks("-", itertools.count(), text_column, document_separator, 1)
     for file in list_files(path, text_column):
@@ -94,9 +94,9 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the blocks of a file, a folder (its files in order of their names) or standard input (`-`).
 
-    A plain file is divided at document ends, by a few seeks. A .gz file and standard input are read and come as data,
-    unless `split_gzip` is off: then a .gz file is one block, and standard input is refused. The same input gives the
-    same blocks. Raises as `read_documents` does.
+    A plain file is divided at ends of documents, by a few seeks. A .gz file and standard input are read and come as
+    data, unless `split_gzip` is off: then a .gz file is one block, and standard input is refused. The same input gives
+    the same blocks. Raises as `read_documents` does.
     """
     files = list_files(path, text_column)
     if block_bytes is None:
@@ -118,11 +118,11 @@ def read_blocks(
 def list_files(
     path: str | Path, text_column: str | None = None, on_other_file: Callable[[str], None] | None = None
 ) -> list[str]:
-    """Return the files of a corpus: the path itself, or all documents in the folder and those below it, by name.
+    """Return the files of a corpus: the path itself, or all document files in a folder and its subfolders, by name.
 
-    Links are followed, each file is taken once, and names that begin with a dot are left out. Files that are not read
-    are handed to `on_other_file`. Raises OptionError for a format that is not read and for a `text_column` where there
-    is a .txt, DataError for a folder without documents or that cannot be read.
+    Links are followed, each file is taken once, and names that begin with a dot are left out. Other files are handed to
+    `on_other_file`. Raises OptionError for a format that cannot be read and for a `text_column` if a file is a .txt,
+    DataError for a folder that cannot be read or has no documents.
     """
     if str(path) == "-":
         return ["-"]
@@ -151,13 +151,13 @@ def list_files(
 
 
 def _walk(folder: str | Path) -> Iterator[str]:
-    """Yield what is in a folder and those below it and is no folder, once under all its names."""
+    """Yield the files in a folder and its subfolders, each under one of its names only."""
     seen: set[tuple[int, int]] = set()
 
     def is_new(path: str) -> bool:
         try:
             status = os.stat(path)
-        except OSError:  # a link to nothing is like no other
+        except OSError:  # a broken link is no other file
             return True
         known = len(seen)
         seen.add((status.st_dev, status.st_ino))
@@ -184,33 +184,31 @@ def block_documents(
     with _reading(block.path), block.open() as raw:
         compressed = block.data is None and is_gzip(block.path)
         lines: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if compressed else raw
-        by_paragraph = document_separator == "blank_line" and block.suffix == ".txt"
-        for number, line in _paragraphs(lines) if by_paragraph else enumerate(lines):
+        for number, line in _separator(document_separator, block.suffix).documents(lines):
             if not line.strip():
                 continue
-            at = f"{name}:{number + block.line}" if block.line else f"{name}@{block.start}+{number}"
             try:
-                yield Document(at, text_of(_decode(line, first=number == 0 and block.start == 0), text_column))
-            except ValueError as reason:
-                if not block.line:  # counted only now, since it takes reading all that is before
-                    at = f"{name}:{number + _line_at(block.path, block.start)}"
-                error = DataError(f"{at}: {reason}; --skip_bad_lines goes on without such lines")
+                text = text_of(_decode(line, is_first=number == 0 and block.start == 0), text_column)
+            except LineError as reason:
+                # Counted only now, since it takes reading all that is before.
+                line_number = number + (block.line or _line_at(block.path, block.start))
+                error = DataError(f"{reason.at(name, line_number)}; --skip_bad_lines goes on without such lines")
                 if on_bad_line is None:
-                    raise error from reason
+                    raise error from None
                 on_bad_line(error)
+                continue
+            yield Document(f"{name}:{number + block.line}" if block.line else f"{name}@{block.start}+{number}", text)
 
 
 def _file_blocks(file: str, numbers: Iterator[int], document_separator: str, block_bytes: int) -> Iterator[Block]:
     suffix, size, start = file_suffix(file), os.path.getsize(file), 0
+    separator = _separator(document_separator, suffix)
     with Path(file).open("rb") as raw:
         while start < size:
             raw.seek(start + block_bytes)
             if start + block_bytes < size:
                 raw.readline()
-                if document_separator == "blank_line" and suffix == ".txt":
-                    while line := raw.readline():
-                        if not line.strip():
-                            break
+                separator.skip(raw)
             end = min(raw.tell(), size)
             yield Block(next(numbers), file, suffix, start, end, None, None if start else 1)
             start = end
@@ -232,7 +230,7 @@ def _stream_blocks(
         first, size, gathered = 1, 0, list[bytes]()
         for number, line in enumerate(lines, start=1):
             suffix = suffix or (line.strip() and _suffix_of_line(line))
-            at_end = document_separator == "line" or suffix == ".jsonl" or not line.strip()
+            at_end = _separator(document_separator, suffix).ends_at(line)
             gathered.append(line)
             size += len(line)
             if size >= block_bytes and at_end and suffix:
@@ -256,9 +254,39 @@ def _paragraphs(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, b"".join([first, *(line for _, line in run)])
 
 
+def _skip_to_blank(file: IO[bytes]) -> None:
+    while line := file.readline():
+        if not line.strip():
+            return
+
+
+class Separator(NamedTuple):
+    """What sets the documents of a .txt file apart.
+
+    documents: lines to (index of its first line, bytes) of each document; what is blank is left to the caller.
+    ends_at: whether no document goes on after a line.
+    skip: moves an open file from the start of a line to where a document can start.
+    """
+
+    documents: Callable[[Iterable[bytes]], Iterator[tuple[int, bytes]]]
+    ends_at: Callable[[bytes], bool]
+    skip: Callable[[IO[bytes]], None]
+
+
+SEPARATORS = {
+    "line": Separator(enumerate, lambda line: True, lambda file: None),
+    "blank_line": Separator(_paragraphs, lambda line: not line.strip(), _skip_to_blank),
+}
+
+
+def _separator(name: str, suffix: str) -> Separator:
+    """Return the row of SEPARATORS for a file; a .jsonl has a document a line, whatever separates those of a .txt."""
+    return SEPARATORS[name if suffix == ".txt" else "line"]
+
+
 @contextlib.contextmanager
 def _reading(file: str) -> Iterator[None]:
-    """Turn what goes wrong in reading a file into DataError."""
+    """Turn the errors of reading a file into DataError."""
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
@@ -284,44 +312,13 @@ def _plain_text(line: str, text_column: str | None) -> str:
 
 
 def _json_text(line: str, text_column: str | None) -> str:
-    """Return the text of a JSON line; raises ValueError with the reason where it has none that can be written again."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not valid JSON ({getattr(error, 'msg', error)})") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"must be a JSON object, got {type(record).__name__}")
-    columns = (text_column,) if text_column else TEXT_COLUMNS
-    column = next((column for column in columns if column in record), None)
-    if column is None:
-        names = ", ".join(record) or "none"
-        raise ValueError(f"no column {' or '.join(columns)}, got {names}; name it by --text_column")
-    text = record[column]
-    if not isinstance(text, str):
-        raise ValueError(f"{column} must be text, got {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{column} holds half a character (\\u{ord(text[error.start]):04x})") from error
-    return text
+    row = parse_object(line)
+    return get_text(row, choose_columns(row, sought_texts(text_column))[0])
 
 
-# A row a format: a line of the file and the text column to the document's text, or ValueError with the reason.
+# A row a format: a line of the file and the text column to the document's text, or LineError with the reason.
 LINE_READERS: dict[str, Callable[[str, str | None], str]] = {".txt": _plain_text, ".jsonl": _json_text}
 
 
-def is_gzip(path: str) -> bool:
-    """Tell by the name whether a file is compressed."""
-    return path.lower().endswith(".gz")
-
-
-def file_suffix(path: str | Path) -> str:
-    """Return the ending of a file's name in lower case, without .gz."""
-    return Path(str(path).lower().removesuffix(".gz")).suffix
-
-
-def _decode(line: bytes, first: bool) -> str:
-    try:
-        return line.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte 0x{line[error.start]:02x} at {error.start})") from error
+def _decode(line: bytes, is_first: bool) -> str:
+    return check_utf8(line.decode("utf-8-sig" if is_first else "utf-8", errors="surrogateescape"))

@@ -17,12 +17,20 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-from ..config import check_choices, option, require_only_with
+from ..config import (
+    MOST_SEED,
+    check_choices,
+    option,
+    require,
+    require_at_least,
+    require_between,
+    require_only_with,
+)
 from ..errors import OptionError
 from ..text.segmentation import load_cut
 from ..text.sentences import SPLITTERS, gather_chunks
@@ -40,8 +48,8 @@ def lcs_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Random
     """Return the indices, ascending, of the gap sentences of the official greedy algorithm.
 
     Again and again it takes the sentence that makes the longest common subsequence of rest and taken longest (the
-    first of equals), until len(taken) / len(rest) > `ratio` or one sentence is left. Where those taken came out
-    longer than the rest, the rest is the gap.
+    first of equals), until len(taken) / len(rest) > `ratio` or one sentence is left. If those taken come out longer
+    than the rest, the rest is the gap.
     """
     codes: list[Any] = _encode(sentences) if len(sentences) >= ENCODE_FROM else list(sentences)
     nothing = codes[0][:0]
@@ -121,7 +129,7 @@ def greedy_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: rand
     left, chosen = list(range(len(sentences))), list[int]()
     for _ in range(gap_count(len(sentences), ratio)):
         scores = _overlap(taken + counts[left], rest - counts[left]).tolist()
-        index = left.pop(max(range(len(left)), key=lambda place: (scores[place], place)))
+        index = left.pop(max(range(len(left)), key=lambda index: (scores[index], index)))
         chosen.append(index)
         taken, rest = taken + counts[index], rest - counts[index]
     return sorted(chosen)
@@ -133,7 +141,7 @@ def continuous_rouge_gap_sentences(sentences: Sequence[str], ratio: float, rng: 
     sums = np.concatenate([np.zeros_like(counts[:1]), counts.cumsum(axis=0)])
     runs = sums[n:] - sums[:-n]
     scores = _overlap(runs, sums[-1] - runs).tolist()
-    start = max(range(len(runs)), key=lambda place: (scores[place], place))
+    start = max(range(len(runs)), key=lambda index: (scores[index], index))
     return list(range(start, start + n))
 
 
@@ -151,17 +159,29 @@ def hybrid_gap_sentences(sentences: Sequence[str], ratio: float, rng: random.Ran
     return (random_gap_sentences, lead_gap_sentences)[kind](sentences, ratio, rng, gap_count)
 
 
-# A row a strategy: the sentences of a chunk (at least 1), the ratio and a source of random numbers to the indices of
-# the gap sentences, ascending.
-STRATEGIES: dict[str, Callable[[Sequence[str], float, random.Random], list[int]]] = {
-    "lcs": lcs_gap_sentences,
-    "random": random_gap_sentences,
-    "lead": lead_gap_sentences,
-    "rouge": rouge_gap_sentences,
-    "greedy_rouge": greedy_rouge_gap_sentences,
-    "continuous_rouge": continuous_rouge_gap_sentences,
-    "dynamic_rouge": dynamic_rouge_gap_sentences,
-    "hybrid": hybrid_gap_sentences,
+class Strategy(NamedTuple):
+    """A way to choose gap sentences.
+
+    choose: the sentences of a chunk (at least 1), the ratio and a source of random numbers to the indices of the gap
+        sentences, ascending.
+    is_drawn: whether it uses the random numbers.
+    compares: whether it looks into the sentences, whose unit then matters.
+    """
+
+    choose: Callable[[Sequence[str], float, random.Random], list[int]]
+    is_drawn: bool = False
+    compares: bool = True
+
+
+STRATEGIES = {
+    "lcs": Strategy(lcs_gap_sentences),
+    "random": Strategy(random_gap_sentences, is_drawn=True, compares=False),
+    "lead": Strategy(lead_gap_sentences, compares=False),
+    "rouge": Strategy(rouge_gap_sentences),
+    "greedy_rouge": Strategy(greedy_rouge_gap_sentences),
+    "continuous_rouge": Strategy(continuous_rouge_gap_sentences),
+    "dynamic_rouge": Strategy(dynamic_rouge_gap_sentences, is_drawn=True),
+    "hybrid": Strategy(hybrid_gap_sentences, is_drawn=True),
 }
 
 
@@ -188,23 +208,51 @@ def _word_cut() -> Callable[[str], Any]:
 
 # A row a unit that strategies count and compare: the sentences to strings of as many characters as they have units.
 UNITS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"char": lambda sentences: sentences, "word": _words}
-MASK_SPANS = ("sentence", "joined")
+
+
+class Filler(NamedTuple):
+    """What a gap sentence is replaced by.
+
+    text: the sentence, all sentences and a source of random numbers to what replaces it; None for nothing.
+    is_drawn: whether it uses the random numbers.
+    """
+
+    text: Callable[[str, Sequence[str], random.Random], str | None]
+    is_drawn: bool = False
+
+
+# In the order of `mask_rates`, which is that of PEGASUS's `mask_sentence_options_prob`.
+FILLERS = {
+    "mask": Filler(lambda sentence, sentences, rng: MASK),
+    "random": Filler(lambda sentence, sentences, rng: rng.choice(sentences), is_drawn=True),
+    "intact": Filler(lambda sentence, sentences, rng: sentence),
+    "remove": Filler(lambda sentence, sentences, rng: None),
+}
+# Each gap sentence is removed, as in the official recipe.
+_REMOVE = tuple(float(name == "remove") for name in FILLERS)
+
+# A row a way to mask neighbours: whether a [MASK] follows what is before it in the source.
+MASK_SPANS: dict[str, Callable[[Sequence[str]], bool]] = {
+    "sentence": lambda before: True,
+    "joined": lambda before: not before or before[-1] is not MASK,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class GapSentenceConfig:
-    """How a document is cut, which sentences of it are gaps, and what stands in their place."""
+    """How a document is cut, which sentences of it are gaps, and what replaces them."""
 
-    gap_sentence_strategy: str = option("lcs", "how gap sentences are chosen", choices=tuple(STRATEGIES))
+    gap_sentence_strategy: str = option("lcs", "how gap sentences are chosen", choices=STRATEGIES)
     gap_sentence_ratio: float = option(
         0.25, "lcs: sentences are taken until target / source, in units, is above this; others: share of the sentences"
     )
-    gap_sentence_unit: str = option("char", "what strategies count and compare", choices=tuple(UNITS))
+    gap_sentence_unit: str = option("char", "what strategies count and compare", choices=UNITS)
     sentence_split: str = option(
-        "pieces", "pieces of about 32 characters, as T5-PEGASUS, or sentences", choices=tuple(SPLITTERS)
+        "pieces", "pieces of about 32 characters, as T5-PEGASUS, or sentences", choices=SPLITTERS
     )
     mask_rates: str = option(
-        "0,0,0,1", "shares of gap sentences replaced by [MASK], by another sentence, left intact and removed"
+        ",".join(f"{rate:g}" for rate in _REMOVE),
+        f"shares of gap sentences for {', '.join(FILLERS)}: [MASK], any sentence, the sentence itself or nothing",
     )
     mask_span: str = option(
         "sentence", "a [MASK] for each gap sentence, or neighbours joined in one", choices=MASK_SPANS
@@ -213,30 +261,34 @@ class GapSentenceConfig:
     seed: int = option(0, "changes what is drawn at random: the same pairs for a seed, whatever the runner and workers")
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a value no pair can be made with."""
-        if not 0 < self.gap_sentence_ratio <= 1:
-            raise OptionError(f"gap_sentence_ratio must be above 0 and at most 1, got {self.gap_sentence_ratio}")
-        if self.max_length < 1:
-            raise OptionError(f"max_length must be at least 1, got {self.max_length}")
-        if not 0 <= self.seed < 2**32:
-            raise OptionError(f"seed must be from 0 to 2 ** 32 - 1, got {self.seed}")
+        """Raise OptionError for a value that no pair can be made with."""
+        ratio = self.gap_sentence_ratio
+        require(0 < ratio <= 1, "gap_sentence_ratio must be above 0 and at most 1", ratio)
+        require_at_least(self, 1, "max_length")
+        require_between(self, 0, MOST_SEED, "seed")
         check_choices(self)
-        strategy, rates = self.gap_sentence_strategy, self.rates
-        require_only_with(self, rates[0], "mask_rates with masks", "mask_span")
-        require_only_with(self, strategy not in ("random", "lead"), "strategies that count", "gap_sentence_unit")
-        is_drawn = strategy in ("random", "dynamic_rouge", "hybrid") or max(rates) < 1 or rates[1]
-        require_only_with(self, is_drawn, "strategies and mask_rates that draw", "seed")
+        strategy = STRATEGIES[self.gap_sentence_strategy]
+        require_only_with(self, self.masks, "mask_rates with masks", "mask_span")
+        require_only_with(self, strategy.compares, "strategies that count", "gap_sentence_unit")
+        rates = dict(zip(FILLERS, self.rates, strict=True))
+        fills_at_random = max(self.rates) < 1 or any(rates[name] for name, filler in FILLERS.items() if filler.is_drawn)
+        require_only_with(self, strategy.is_drawn or fills_at_random, "strategies and mask_rates that draw", "seed")
+
+    @property
+    def masks(self) -> bool:
+        """Tell whether a gap sentence may become a [MASK]."""
+        return self.rates[list(FILLERS).index("mask")] > 0
 
     @functools.cached_property
     def rates(self) -> tuple[float, ...]:
-        """Return the four shares of `mask_rates`; raises OptionError where it is not four that make 1."""
+        """Return the shares in `mask_rates`, a row of FILLERS each; raises OptionError unless they make 1."""
         try:
             rates = tuple(map(float, self.mask_rates.split(",")))
         except ValueError:
             rates = ()
-        if len(rates) != 4 or not all(0 <= rate <= 1 for rate in rates) or abs(sum(rates) - 1) > 1e-6:
-            rule = "mask_rates must be four numbers that make 1 (mask, random, intact, remove), such as 0.9,0,0.1,0"
-            raise OptionError(f"{rule}, got {self.mask_rates}")
+        is_right = len(rates) == len(FILLERS) and all(0 <= rate <= 1 for rate in rates) and abs(sum(rates) - 1) <= 1e-6
+        rule = f"mask_rates must be {len(FILLERS)} numbers that make 1 ({', '.join(FILLERS)}), such as 0.9,0,0.1,0"
+        require(is_right, rule, self.mask_rates)
         return rates
 
 
@@ -244,26 +296,26 @@ def pseudo_summary(sentences: Sequence[str], ratio: float = 0.25, strategy: str 
     """Return (source, target): the sentences that are left and the gap sentences, each joined in their order.
 
     By `lcs`, the target is never the longer one. Nothing marks the gaps. Raises OptionError for fewer than 2 sentences
-    and for a strategy that is not in STRATEGIES.
+    and for an unknown strategy.
     """
     if strategy not in STRATEGIES:
         raise OptionError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy}")
     if len(sentences) < 2:
         raise OptionError(f"a pseudo-summary needs at least 2 sentences, got {len(sentences)}")
     rng = text_rng("".join(sentences))
-    gaps = STRATEGIES[strategy](sentences, ratio, rng)
+    gaps = STRATEGIES[strategy].choose(sentences, ratio, rng)
     return "".join(fill_gaps(sentences, gaps, rng=rng)), "".join([sentences[i] for i in gaps])
 
 
 def pseudo_pairs(
     text: str, config: GapSentenceConfig | None = None, counts: Counter[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Yield the (source, target) of every chunk of a document, in order; none where it has fewer than 3 pieces.
+    """Yield the (source, target) of every chunk of a document, in order; none if it has fewer than 3 pieces.
 
-    A chunk holds 1.5 characters for each token of `max_length`; cutting both to tokens is left to training. No pair is
-    yielded of a chunk whose source or target would be blank. A [MASK] in the text itself is put in lower case in the
-    source, which changes no token, so that each in a source is a mask. `counts` takes what is dropped: documents too
-    `short`, pieces at the `tail` that make no chunk, chunks that give a `blank` side.
+    A chunk holds 1.5 characters for each token of `max_length`; cutting both to tokens is left to training. A chunk
+    whose source or target would be blank gives no pair. A [MASK] in the text itself is written in lower case in the
+    source, which changes no token, so that each [MASK] in a source is a mask. `counts` takes what is dropped: documents
+    too `short`, pieces at the `tail` that make no chunk, chunks with a `blank` side.
     """
     config, text = config or GapSentenceConfig(), text.strip()
     counts = Counter() if counts is None else counts
@@ -273,7 +325,7 @@ def pseudo_pairs(
     counts.update(short=int(not chunks), tail=len(pieces) - sum(map(len, chunks)) if chunks else 0)
     for chunk in chunks:
         units = UNITS[config.gap_sentence_unit](chunk)
-        gaps = STRATEGIES[config.gap_sentence_strategy](units, config.gap_sentence_ratio, rng)
+        gaps = STRATEGIES[config.gap_sentence_strategy].choose(units, config.gap_sentence_ratio, rng)
         unmasked = [sentence.replace(MASK, MASK.lower()) for sentence in chunk]
         source = "".join(fill_gaps(unmasked, gaps, config.rates, config.mask_span, rng))
         target = "".join([chunk[i] for i in gaps])
@@ -286,56 +338,50 @@ def pseudo_pairs(
 def fill_gaps(
     sentences: Sequence[str],
     gaps: Sequence[int],
-    rates: Sequence[float] = (0, 0, 0, 1),
+    rates: Sequence[float] = _REMOVE,
     span: str = "sentence",
     rng: random.Random | None = None,
 ) -> list[str]:
-    """Return the sentences of the source: those that are no gaps, and what is drawn for each gap by `rates`.
+    """Return the sentences of the source: those that are no gaps, and what replaces each gap.
 
-    That is, in this order, [MASK], any sentence of the same text, the sentence itself, or nothing (PEGASUS's
-    `mask_sentence_options_prob`). Where `span` is "joined", a [MASK] right after another is left out.
+    Which row of FILLERS that is, is drawn by `rates`, their shares in order. `span` is a row of MASK_SPANS.
     """
     rng = rng or random.Random(0)
-    limits, last = list(accumulate(rates)), max(kind for kind, rate in enumerate(rates) if rate)
-    is_gap = set(gaps)
+    limits, last = list(accumulate(rates)), max(index for index, rate in enumerate(rates) if rate)
+    is_gap, fillers = set(gaps), list(FILLERS.values())
     filled = list[str]()
     for i, sentence in enumerate(sentences):
         if i not in is_gap:
             filled.append(sentence)
             continue
         # Rounding may leave the last limit below 1: what is drawn beyond it is the last that has a share.
-        choice = min(bisect(limits, rng.random()), last)
-        if choice == 0:
-            if span != "joined" or not filled or filled[-1] is not MASK:
-                filled.append(MASK)
-        elif choice == 1:
-            filled.append(rng.choice(sentences))
-        elif choice == 2:
-            filled.append(sentence)
+        text = fillers[min(bisect(limits, rng.random()), last)].text(sentence, sentences, rng)
+        if text is not None and (text is not MASK or MASK_SPANS[span](filled)):
+            filled.append(text)
     return filled
 
 
 def text_rng(text: str, seed: int = 0) -> random.Random:
-    """Return the random numbers of a text: the same wherever and whenever it is worked on."""
+    """Return the random numbers of a text: the same wherever and whenever it is processed."""
     key = seed.to_bytes(8, "little")
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
     return random.Random(int.from_bytes(digest, "little"))
 
 
 def _overlap(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return int [sentences]: the units that two sides have in common, each as often as the one that has it less.
+    """Return int [sentences]: the units that two sides have in common, each as often as the side that has it less.
 
-    ROUGE-1 F1 is 2 * overlap / (units of both sides). Where these are a part of a text and all the rest of it, their
-    sum is the same for every part: the overlap alone ranks them, in whole numbers.
+    ROUGE-1 F1 is 2 * overlap / (units of both sides). If the sides are a part of a text and all the rest of it, the sum
+    is the same for every part: the overlap alone ranks them, in whole numbers.
     """
     overlap: np.ndarray[Any, Any] = np.minimum(left, right).sum(axis=1)
     return overlap
 
 
 def _unit_counts(sentences: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Return int [sentences, different units]: how often each has each letter or number, in lower case.
+    """Return int [sentences, distinct units]: how often each sentence has each letter or number, in lower case.
 
-    So does rouge.cc (PrecomputeSentenceData): what is neither letter nor number is not counted.
+    Nothing else is counted, as in rouge.cc (PrecomputeSentenceData).
     """
     sentences = ["".join(filter(str.isalnum, sentence.lower())) for sentence in sentences]
     units, codes = np.unique(_code_points(sentences), return_inverse=True)
@@ -350,7 +396,7 @@ def _code_points(sentences: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint32
 
 
 def _encode(sentences: Sequence[str]) -> list[Any]:
-    """Return strings or bytes with the same common subsequences between any two disjoint sets of them, faster to find.
+    """Return strings or bytes with the same common subsequences between any two disjoint sets, which are found faster.
 
     A character that occurs once has no match and goes; the others are numbered from 0, since rapidfuzz looks up bytes
     in a table and other characters in a hash map.

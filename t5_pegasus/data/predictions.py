@@ -1,48 +1,47 @@
 """Read the titles that are to be scored, from the files that hold them."""
 
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import open_text
+from ..files import file_suffix
+from ..text.lines import LineError, check_utf8, iterate_lines
+from .records import get_string, parse_object
 
 
 def read_predictions(path: str | Path) -> list[str]:
     """Return the titles of a file, in order: of JSON Lines as `test.py` writes them, or of plain text, one a line.
 
-    JSON Lines hold a "title" and, where a text has several titles, the "rank" of each from 1: the first counts.
-    In plain text an empty line is an empty title. Raises DataError for a file that cannot be read or a malformed line.
+    JSON Lines hold a "title" and, if a text has several titles, the "rank" of each from 1: the first counts. In plain
+    text an empty line is an empty title. Raises DataError for a file that cannot be read, and for a malformed line by
+    its number.
     """
-    path = Path(path)
-    name = path.with_suffix("") if path.suffix == ".gz" else path
-    reader = READERS.get(name.suffix.lower())
-    if reader is None:
+    title_of = READERS.get(file_suffix(path))
+    if title_of is None:
         raise DataError(f"predictions must be in a file of {' or '.join(READERS)}, plain or .gz, got {path}")
-    with open_text(path) as lines:
+    titles = []
+    for number, line in enumerate(iterate_lines(path), 1):
         try:
-            return list(reader(lines))
-        except (DataError, OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-            raise DataError(f"cannot read {path}: {error}") from error
+            title = title_of(check_utf8(line))
+        except LineError as reason:
+            raise reason.at(path, number) from None
+        if title is not None:
+            titles.append(title)
+    return titles
 
 
-def _plain_titles(lines: Iterable[str]) -> Iterator[str]:
-    return (line.rstrip("\n") for line in lines)
+def _plain_title(line: str) -> str:
+    return line.rstrip("\n")
 
 
-def _best_titles(lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("title"), str):
-            raise DataError(f'line {number} must be a JSON object with a text as "title", got {line[:60]!r}')
-        if row.get("rank", 1) == 1:
-            yield row["title"]
+def _best_title(line: str) -> str | None:
+    """Return the title of a JSON line; None of a blank line and of a title that is not its text's first."""
+    if not line.strip():
+        return None
+    row = parse_object(line)
+    title = get_string(row, "title")
+    return title if row.get("rank", 1) == 1 else None
 
 
-READERS: dict[str, Callable[[Iterable[str]], Iterator[str]]] = {".jsonl": _best_titles, ".txt": _plain_titles}
+# A row a format: a line of the file to a title, or to None if it has none to score.
+READERS: dict[str, Callable[[str], str | None]] = {".jsonl": _best_title, ".txt": _plain_title}

@@ -1,10 +1,12 @@
 """From raw documents to pairs for pretraining: cleaned, cut, gap sentences chosen, duplicates dropped, written.
 
-The work is done in two steps. First every block of the corpus becomes a part in a folder beside the output: its pairs
-as they will be written, the keys of its documents, and what was counted; blocks know nothing of each other, so any
-worker can take any. Then the parts are put together in order, without the duplicates. A part is there whole or not at
-all, under a name made from the block's content, so that a run that was killed goes on with the blocks that have none.
+The work has two steps. First every block of the corpus becomes a part in a folder beside the output: its pairs as they
+will be written, the keys of its documents, and what was counted; blocks are independent, so any worker can take any.
+Then the parts are joined in order, without the duplicates. A part is there whole or not at all, under a name made from
+the block's content, so that a killed run goes on with the blocks that have none.
 """
+
+from __future__ import annotations  # OutputConfig, and Recipe with it, comes after the formats it chooses from
 
 import contextlib
 import dataclasses
@@ -22,19 +24,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..config import check_choices, option, require_only_with
+from ..config import check_choices, option, require_at_least, require_only_with
 from ..errors import DataError, OptionError
-from ..files import atomic_path, check_target, temporary_folder
+from ..files import (
+    atomic_folder,
+    atomic_path,
+    check_apart,
+    check_target,
+    file_suffix,
+    is_gzip,
+    only_writer,
+    temporary_folder,
+)
 from ..locations import choose_model_dir
 from ..text.sentences import MIN_PIECES
 from ..text.tokenizer import MASK, PegasusTokenizer
 from .cleaning import FINGERPRINTS, KEY_BYTES, CleaningConfig, clean
-from .documents import SEPARATORS, Block, block_documents, file_suffix, is_gzip, list_files, read_blocks
+from .documents import SEPARATORS, Block, block_documents, list_files, read_blocks
 from .gap_sentences import GapSentenceConfig, pseudo_pairs
 from .runners import RUNNERS, RunnerConfig
-from .shards import PAIRS_PER_SHARD, ShardWriter, check_shards_target, encode_record, tokenizer_hash
+from .shards import PAIRS_PER_SHARD, ShardWriter, check_shards_target, encode_record
 
-PARTS_VERSION = 2  # of the parts folder: to be raised by whatever makes other pairs of the same options
+PARTS_VERSION = 3  # of the parts folder: to be raised by whatever makes other pairs of the same options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,66 +57,38 @@ class CorpusConfig:
     skip_bad_lines: bool = option(False, "count lines that cannot be used and go on, instead of stopping at the first")
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a separator that is not known."""
+        """Raise OptionError for an unknown separator."""
         check_choices(self)
 
 
-@dataclasses.dataclass(frozen=True)
-class OutputConfig:
-    """How pairs are written. Lengths are in tokens and count [CLS] and [SEP]."""
+class Record(NamedTuple):
+    """A pair as it is written, and of its source and target: the length, and whether it was cut to that."""
 
-    output_format: str = option(
-        "jsonl", 'JSON lines {"source", "target"}, or a folder of token ids in TFRecord', choices=("jsonl", "tfrecord")
-    )
-    vocab_file: str | None = option(None, "tfrecord: vocabulary; the base or the tiny model's if not given")
-    user_dict: str | None = option(None, "tfrecord: jieba user dictionary")
-    max_source_length: int = option(384, "tfrecord: sources are cut to this many tokens")
-    max_target_length: int = option(128, "tfrecord: targets are cut to this many tokens")
-    pairs_per_shard: int = option(PAIRS_PER_SHARD, "tfrecord: pairs in a file")
-
-    def __post_init__(self) -> None:
-        """Raise OptionError for a format that is not there and for sizes nothing fits in."""
-        check_choices(self)
-        names = [field.name for field in dataclasses.fields(self)]
-        require_only_with(self, self.output_format == "tfrecord", "output_format tfrecord", *names[1:])
-        for name, least in (("max_source_length", 3), ("max_target_length", 3), ("pairs_per_shard", 1)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-
-class Recipe(NamedTuple):
-    """All that decides which pairs a corpus gives and how they are written."""
-
-    corpus: CorpusConfig
-    cleaning: CleaningConfig
-    gap_sentences: GapSentenceConfig
-    output: OutputConfig
-
-    def options(self) -> dict[str, Any]:
-        """Return every option by its name."""
-        return {name: value for config in self for name, value in dataclasses.asdict(config).items()}
-
-
-# A pair as it is written, and the lengths of its source and target before they were cut.
-Record = tuple[bytes, tuple[int, int]]
+    data: bytes
+    lengths: tuple[int, int]
+    truncated: tuple[bool, bool] = (False, False)
 
 
 class Format(NamedTuple):
     """A way to write pairs.
 
-    `check` raises OptionError for an output that cannot be written; `encode` makes a record of source, target and
-    recipe; `join` writes output, records, recipe and counts, which are complete when the records are at their end.
+    `check` raises OptionError for an output that cannot be written; `prepare` completes a recipe, or raises what is
+    wrong with it before there is work; `encode` makes a record of source, target and recipe; `join` writes output,
+    records, recipe and counts, which are complete when the records are at their end. `options` are the fields of
+    OutputConfig that only this format uses.
     """
 
     check: Callable[[Path], None]
+    prepare: Callable[[Recipe], Recipe]
     encode: Callable[[str, str, Recipe], Record]
     join: Callable[[Path, Iterator[Record], Recipe, Counter[str]], None]
+    options: tuple[str, ...]
 
 
 def _with_vocabulary(recipe: Recipe) -> Recipe:
-    """Return the recipe with the vocabulary named; raises here, not in a worker, where it cannot be used."""
+    """Return the recipe with the vocabulary named; raises here, not in a worker, if it cannot be used."""
     vocab_file = str(Path(recipe.output.vocab_file or choose_model_dir(None) / "vocab.txt").resolve())
-    if MASK not in _tokenizer(vocab_file, recipe.output.user_dict).tokens and recipe.gap_sentences.rates[0]:
+    if MASK not in _tokenizer(vocab_file, recipe.output.user_dict).tokens and recipe.gap_sentences.masks:
         raise OptionError(
             f"mask_rates {recipe.gap_sentences.mask_rates} needs a vocabulary with {MASK}, got {vocab_file}"
         )
@@ -118,29 +101,28 @@ def write_pairs(
     """Write the pairs of all documents, in their order; return what was counted (see `COUNTS`).
 
     What is finished when a run ends early stays in `output_file` + ".parts", and the same call goes on from there.
-    Raises DataError where the input cannot be used or gives no pair, OptionError for an output that cannot be written.
+    Raises DataError if the input cannot be used or gives no pair, OptionError for an output that cannot be written.
     """
     runner, output = runner or RunnerConfig(), Path(output_file).resolve()
+    is_remote = RUNNERS[runner.runner].is_remote
     form = FORMATS[recipe.output.output_format]
     form.check(output)
-    if output.is_relative_to(Path(input_file).resolve()):
-        raise OptionError(f"output_file must not be the input_file or in it, got {output_file}")
-    if runner.runner != "local" and str(input_file) != "-":
+    check_apart("output_file", output_file, input_file=input_file)
+    if is_remote and str(input_file) != "-":
         input_file = Path(input_file).resolve()  # workers elsewhere have another working directory
     others = list[str]()
     files = list_files(input_file, recipe.corpus.text_column, others.append)
     is_text = any(file == "-" or file_suffix(file) == ".txt" for file in files)
     require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
-    if recipe.output.output_format == "tfrecord":
-        recipe = _with_vocabulary(recipe)
-    with _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
+    recipe = form.prepare(recipe)
+    with only_writer(output), _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
         blocks: Iterable[Block] = read_blocks(
-            input_file, recipe.corpus.text_column, recipe.corpus.document_separator, runner.runner == "local"
+            input_file, recipe.corpus.text_column, recipe.corpus.document_separator, not is_remote
         )
         if not any(file == "-" or is_gzip(file) for file in files):
             blocks = list(blocks)  # known without reading, so that progress has an end
         names, counts = list[str](), Counter(unread=len(others))
-        results = RUNNERS[runner.runner](functools.partial(make_part, folder=folder, recipe=recipe), blocks, runner)
+        results = RUNNERS[runner.runner].run(functools.partial(make_part, folder=folder, recipe=recipe), blocks, runner)
         total = len(blocks) if isinstance(blocks, list) else None
         for _, (name, counted) in tqdm(results, total=total, unit=" blocks", disable=None):
             names.append(name)
@@ -148,16 +130,16 @@ def write_pairs(
         if counts.pop("pairs", 0):
             form.join(output, _kept_records(names, folder, counts), recipe, counts)
     if not counts["pairs"]:
-        raise DataError(f"no pair in {input_file}: {told(counts)}")
+        raise DataError(f"no pair in {input_file}: {summary(counts)}")
     return counts
 
 
-def told(counts: Counter[str]) -> str:
+def summary(counts: Counter[str]) -> str:
     """Return what was counted, in words."""
     return ", ".join(f"{counts[name]} {text}" for name, text in COUNTS.items() if counts[name] or name == "documents")
 
 
-# What is counted, and how it is told. A document has pairs, or is empty, short or a duplicate, or its chunks are blank.
+# What is counted, and its words. A document has pairs, or is empty, short or a duplicate, or its chunks are blank.
 COUNTS = {
     "documents": "documents read",
     "pairs": "pairs written",
@@ -170,8 +152,8 @@ COUNTS = {
     "cut_targets": "targets cut to max_target_length",
     "bad": "bad lines skipped",
     "unread": "files not read (neither .txt nor .jsonl)",
-    "control": "control characters taken out",
-    "boilerplate": "boilerplate lines taken out",
+    "control": "control characters removed",
+    "boilerplate": "boilerplate lines removed",
 }
 
 
@@ -185,7 +167,8 @@ def make_part(block: Block, folder: Path, recipe: Recipe) -> tuple[str, Counter[
         with np.load(index_file) as index:
             return name, Counter(json.loads(index["counts"].tobytes()))
     counts: Counter[str] = Counter()
-    sizes, lengths, pairs, keys = list[int](), list[tuple[int, int]](), list[int](), list[bytes]()
+    sizes, lengths, truncated = list[int](), list[tuple[int, int]](), list[tuple[bool, bool]]()
+    pairs, keys = list[int](), list[bytes]()
     with atomic_path(folder / f"{name}.data") as data_file, data_file.open("wb") as data:
         on_bad_line = (lambda _: counts.update(bad=1)) if recipe.corpus.skip_bad_lines else None
         for document in block_documents(
@@ -197,17 +180,19 @@ def make_part(block: Block, folder: Path, recipe: Recipe) -> tuple[str, Counter[
                 error.add_note(f"while working on {document}")
                 raise
             if records:
-                data.writelines(record for record, _ in records)
-                sizes += [len(record) for record, _ in records]
-                lengths += [record_lengths for _, record_lengths in records]
+                data.writelines(record.data for record in records)
+                sizes += [len(record.data) for record in records]
+                lengths += [record.lengths for record in records]
+                truncated += [record.truncated for record in records]
                 pairs.append(len(records))
                 keys += document_keys
-    # The part is there from when this file is.
+    # The part is finished once this file is there.
     with atomic_path(index_file) as temporary:
         np.savez(
             temporary,
             sizes=np.array(sizes, np.int64),  # bytes of each record
             lengths=np.array(lengths, np.int32).reshape(-1, 2),  # of each record
+            truncated=np.array(truncated, bool).reshape(-1, 2),  # of each record
             pairs=np.array(pairs, np.int64),  # records of each document
             keys=np.array(keys, f"S{KEY_BYTES}").reshape(len(pairs), -1) if keys else np.empty((len(pairs), 0), "S1"),
             counts=np.frombuffer(json.dumps(counts).encode(), np.uint8),
@@ -217,8 +202,8 @@ def make_part(block: Block, folder: Path, recipe: Recipe) -> tuple[str, Counter[
 
 def _document_records(text: str, recipe: Recipe, counts: Counter[str]) -> tuple[list[Record], list[bytes]]:
     """Return the records of a document's pairs, and the keys it must share with no other; count what is dropped."""
-    text, taken = clean(text, recipe.cleaning)
-    counts.update(taken, documents=1)
+    text, removed = clean(text, recipe.cleaning)
+    counts.update(removed, documents=1)
     if len("".join(text.split())) < recipe.cleaning.min_document_length:
         counts["empty"] += 1
         return [], []
@@ -229,7 +214,7 @@ def _document_records(text: str, recipe: Recipe, counts: Counter[str]) -> tuple[
 
 
 def _kept_records(names: list[str], folder: Path, counts: Counter[str]) -> Iterator[Record]:
-    """Yield the records of the parts in order, but of documents that share a key with an earlier one; count both.
+    """Yield the records of the parts in order, except of documents that share a key with an earlier one; count both.
 
     The keys of all documents are held in memory, about 100 bytes each: one a document for exact duplicates, one a band
     for near ones.
@@ -237,26 +222,27 @@ def _kept_records(names: list[str], folder: Path, counts: Counter[str]) -> Itera
     seen: set[bytes] = set()
     for name in names:
         with np.load(folder / f"{name}.npz") as index, (folder / f"{name}.data").open("rb") as data:
-            records = zip(index["sizes"].tolist(), index["lengths"].tolist(), strict=True)
+            columns = (index[column].tolist() for column in ("sizes", "lengths", "truncated"))
+            records = zip(*columns, strict=True)
             for pairs, keys in zip(index["pairs"].tolist(), index["keys"].tolist(), strict=True):
                 is_kept = seen.isdisjoint(keys)
                 seen.update(keys)
                 counts.update(pairs=pairs * is_kept, duplicates=not is_kept)
-                for size, (source_length, target_length) in itertools.islice(records, pairs):
-                    record = data.read(size)
+                for size, lengths, truncated in itertools.islice(records, pairs):
+                    record = Record(data.read(size), tuple(lengths), tuple(truncated))
                     if is_kept:
-                        yield record, (source_length, target_length)
+                        yield record
 
 
 @contextlib.contextmanager
 def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
-    """Yield the folder for parts, with those an earlier run with the same options left; it goes when the work is done.
+    """Yield the folder for parts, with those of an earlier run with the same options; removed when the work is done.
 
     After an error or Ctrl-C it stays, if a part is in it.
     """
     made_by: dict[str, Any] = {"version": PARTS_VERSION, **recipe.options()}
     if recipe.output.vocab_file:
-        made_by["tokenizer"] = tokenizer_hash(_tokenizer(recipe.output.vocab_file, recipe.output.user_dict))
+        made_by["tokenizer"] = _tokenizer(recipe.output.vocab_file, recipe.output.user_dict).fingerprint
     options = json.dumps(made_by, ensure_ascii=False, indent=2)
     file = folder / "options.json"
     if folder.exists():
@@ -268,10 +254,8 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
             print(f"starting anew: {folder} was made with other options", file=sys.stderr)
             _remove(folder)
     if not folder.exists():
-        with temporary_folder(folder) as temporary:
-            (temporary / "new").mkdir()
-            (temporary / "new" / file.name).write_text(options, encoding="utf-8")
-            (temporary / "new").rename(folder)
+        with atomic_folder(folder) as temporary:
+            (temporary / file.name).write_text(options, encoding="utf-8")
     try:
         yield folder
     except BaseException:
@@ -285,41 +269,40 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder: it is there whole or not at all, whenever this is killed."""
+    """Remove a folder: it is there whole or not at all, even if this is killed."""
     with temporary_folder(folder) as temporary:
         folder.rename(temporary / "old")
 
 
 def _json_record(source: str, target: str, recipe: Recipe) -> Record:
     line = json.dumps({"source": source, "target": target}, ensure_ascii=False)
-    return f"{line}\n".encode(), (len(source), len(target))
+    return Record(f"{line}\n".encode(), (len(source), len(target)))
 
 
 def _join_json(output: Path, records: Iterator[Record], recipe: Recipe, counts: Counter[str]) -> None:
     with (
         atomic_path(output) as temporary,
-        gzip.open(temporary, "wb") if output.suffix == ".gz" else temporary.open("wb") as file,
+        gzip.open(temporary, "wb") if is_gzip(output) else temporary.open("wb") as file,
     ):
-        file.writelines(record for record, _ in records)
+        file.writelines(record.data for record in records)
 
 
 def _token_record(source: str, target: str, recipe: Recipe) -> Record:
     output = recipe.output
     tokenizer = _tokenizer(output.vocab_file or "", output.user_dict)
     # White space as `read_examples` leaves it, so that training on JSON lines has the same ids.
-    source_ids, target_ids = tokenizer.encode_masked(source.strip()), tokenizer.encode(" ".join(target.split()))
-    lengths = len(source_ids), len(target_ids)
-    del source_ids[output.max_source_length - 1 : -1], target_ids[output.max_target_length - 1 : -1]
-    return encode_record(source_ids, target_ids), lengths
+    source_ids, source_cut = tokenizer.encode_source(source.strip(), output.max_source_length, masked=True)
+    target_ids, target_cut = tokenizer.encode_target(" ".join(target.split()), output.max_target_length)
+    record = encode_record(source_ids, target_ids)
+    return Record(record, (len(source_ids), len(target_ids)), (source_cut, target_cut))
 
 
 def _join_tokens(output: Path, records: Iterator[Record], recipe: Recipe, counts: Counter[str]) -> None:
     tokenizer = _tokenizer(recipe.output.vocab_file or "", recipe.output.user_dict)
-    with ShardWriter(output, tokenizer_hash(tokenizer), recipe.output.pairs_per_shard) as writer:
-        most_source, most_target = recipe.output.max_source_length, recipe.output.max_target_length
-        for record, (source, target) in records:
-            counts.update(cut_sources=source > most_source, cut_targets=target > most_target)
-            writer.add_record(record, (min(source, most_source), min(target, most_target)))
+    with ShardWriter(output, tokenizer.fingerprint, recipe.output.pairs_per_shard) as writer:
+        for record in records:
+            counts.update(cut_sources=record.truncated[0], cut_targets=record.truncated[1])
+            writer.add_record(record.data, record.lengths)
         writer.manifest.update(options=recipe.options(), counts={name: counts[name] for name in COUNTS})
 
 
@@ -328,8 +311,48 @@ def _tokenizer(vocab_file: str, user_dict: str | None) -> PegasusTokenizer:
     return PegasusTokenizer(vocab_file, user_dict)
 
 
-# A row a way to write pairs.
 FORMATS = {
-    "jsonl": Format(check_target, _json_record, _join_json),
-    "tfrecord": Format(check_shards_target, _token_record, _join_tokens),
+    "jsonl": Format(check_target, lambda recipe: recipe, _json_record, _join_json, options=()),
+    "tfrecord": Format(
+        check_shards_target,
+        _with_vocabulary,
+        _token_record,
+        _join_tokens,
+        options=("vocab_file", "user_dict", "max_source_length", "max_target_length", "pairs_per_shard"),
+    ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+    """How pairs are written. Lengths are in tokens and count [CLS] and [SEP]."""
+
+    output_format: str = option(
+        "jsonl", 'JSON lines {"source", "target"}, or a folder of token ids in TFRecord', choices=FORMATS
+    )
+    vocab_file: str | None = option(None, "tfrecord: vocabulary; the base or the tiny model's if not given")
+    user_dict: str | None = option(None, "tfrecord: jieba user dictionary")
+    max_source_length: int = option(384, "tfrecord: sources are cut to this many tokens")
+    max_target_length: int = option(128, "tfrecord: targets are cut to this many tokens")
+    pairs_per_shard: int = option(PAIRS_PER_SHARD, "tfrecord: pairs in a file")
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for an unknown format, an option of another one, and sizes that nothing fits in."""
+        check_choices(self)
+        for name, form in FORMATS.items():
+            require_only_with(self, self.output_format == name, f"output_format {name}", *form.options)
+        require_at_least(self, 3, "max_source_length", "max_target_length")
+        require_at_least(self, 1, "pairs_per_shard")
+
+
+class Recipe(NamedTuple):
+    """All that decides which pairs a corpus gives and how they are written."""
+
+    corpus: CorpusConfig
+    cleaning: CleaningConfig
+    gap_sentences: GapSentenceConfig
+    output: OutputConfig
+
+    def options(self) -> dict[str, Any]:
+        """Return every option by its name."""
+        return {name: value for config in self for name, value in dataclasses.asdict(config).items()}

@@ -4,7 +4,7 @@ A folder of shards holds `manifest.json` (counts, options, hash of the tokenizer
 and how long it is) and `shard-00000.tfrecord`, …: records of `tf.train.Example` with two int64 features, `source_ids`
 and `target_ids`. Any TFRecord reader takes the shards without the index; nothing here imports TensorFlow.
 
-    with ShardWriter("pairs", tokenizer_hash(tokenizer)) as writer:
+    with ShardWriter("pairs", tokenizer.fingerprint) as writer:
         writer.add(source_ids, target_ids)
     shards = open_shards("pairs", tokenizer)
     shards.lengths  # int32 [pairs, 2], without reading a pair
@@ -13,7 +13,6 @@ and `target_ids`. Any TFRecord reader takes the shards without the index; nothin
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import struct
@@ -25,26 +24,21 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from ..config import require
 from ..errors import DataError, OptionError
-from ..files import temporary_folder
-from ..text.tokenizer import PegasusTokenizer
+from ..files import atomic_folder
+from ..text.protocol import Tokenizer
 
 MANIFEST, INDEX = "manifest.json", "index.bin"
 VERSION = 1
 PAIRS_PER_SHARD = 100_000
-# A row a pair: where its record starts in its shard, in bytes, and its tokens, [CLS] and [SEP] counted.
+# A row a pair: the offset of its record in its shard, in bytes, and its tokens, [CLS] and [SEP] counted.
 INDEX_ROW = np.dtype([("offset", "<i8"), ("lengths", "<i4", (2,))])
 
 _HEADER = struct.Struct("<QI")  # length of the data, its checksum; after the data stands the checksum of the data
 _FOOTER = struct.Struct("<I")
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
-
-
-def tokenizer_hash(tokenizer: PegasusTokenizer) -> str:
-    """Return the SHA-256, in hex, of all that decides a text's ids: tokens in order and user words."""
-    content = json.dumps([tokenizer.tokens, tokenizer.user_words], ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def encode_record(source_ids: Sequence[int] | Ids, target_ids: Sequence[int] | Ids) -> bytes:
@@ -62,16 +56,15 @@ class ShardWriter:
 
     Args:
         folder: what to write; a folder of shards that stands there is replaced.
-        tokenizer: the `tokenizer_hash` of the tokenizer whose ids are written.
+        tokenizer: the `fingerprint` of the tokenizer whose ids are written.
         pairs_per_shard: pairs in a file, but for the last.
 
     `manifest` takes further values for manifest.json, until the block ends. Memory does not grow with the pairs. Raises
-    OptionError where `folder` is something else than shards or an empty folder, DataError where no pair was added.
+    OptionError if `folder` is something else than shards or an empty folder, DataError if no pair was added.
     """
 
     def __init__(self, folder: str | Path, tokenizer: str, pairs_per_shard: int = PAIRS_PER_SHARD) -> None:
-        if pairs_per_shard < 1:
-            raise OptionError(f"pairs_per_shard must be at least 1, got {pairs_per_shard}")
+        require(pairs_per_shard >= 1, "pairs_per_shard must be at least 1", pairs_per_shard)
         self.folder = Path(folder)
         check_shards_target(self.folder)
         self.manifest: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer}
@@ -82,8 +75,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         """Open a temporary folder beside the one to write."""
         self._stack = contextlib.ExitStack()
-        self._temporary = self._stack.enter_context(temporary_folder(self.folder)) / "new"
-        self._temporary.mkdir()
+        self._temporary = self._stack.enter_context(atomic_folder(self.folder, check_shards_target))
         self._index = (self._temporary / INDEX).open("wb")
         self._shard: IO[bytes] | None = None
         return self
@@ -104,16 +96,17 @@ class ShardWriter:
         self._pairs[-1] += 1
         self._tokens = [total + length for total, length in zip(self._tokens, lengths, strict=True)]
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Publish the folder, or remove it after an exception."""
         with self._stack:
             self._index.close()
             if self._shard is not None:
                 self._shard.close()
-            if kind is None:
-                self._publish()
+            if error is not None:
+                raise error
+            self._write_manifest()
 
-    def _publish(self) -> None:
+    def _write_manifest(self) -> None:
         if not self._pairs:
             raise DataError(f"no pair to write to {self.folder}")
         shards = [
@@ -133,15 +126,10 @@ class ShardWriter:
         }
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
         (self._temporary / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
-        check_shards_target(self.folder)
-        # A folder cannot be renamed onto another: between these two lines there is none, but never half of one.
-        if self.folder.exists():
-            self.folder.rename(self._temporary.with_name("old"))
-        self._temporary.rename(self.folder)
 
 
 class Shards(Sequence[tuple[Ids, Ids]]):
-    """The pairs of a folder of shards, read where they stand; made by `open_shards`.
+    """The pairs of a folder of shards, read when they are asked for; made by `open_shards`.
 
     Attributes:
         manifest: what manifest.json says.
@@ -194,7 +182,7 @@ class Shards(Sequence[tuple[Ids, Ids]]):
         return map(self.__getitem__, range(len(self)))
 
 
-def open_shards(folder: str | Path, tokenizer: PegasusTokenizer | None = None) -> Shards:
+def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shards:
     """Open a folder of shards, without reading a pair.
 
     Raises DataError where it is no such folder, is not whole, or was made with another tokenizer than the one given.
@@ -220,7 +208,7 @@ def open_shards(folder: str | Path, tokenizer: PegasusTokenizer | None = None) -
             raise DataError(f"{folder / name} must have {size} bytes, got {sizes.get(name)}; make the shards again")
     if len(index) != pairs:
         raise DataError(f"{folder / INDEX} must have {pairs} pairs, got {len(index)}; make the shards again")
-    if tokenizer is not None and tokenizer_hash(tokenizer) != made_with:
+    if tokenizer is not None and tokenizer.fingerprint != made_with:
         raise DataError(
             f"the shards in {folder} were made with another tokenizer than {tokenizer.vocab_file}: "
             "use the vocab.txt (and user_dict) they were made with, or make them again"
@@ -229,7 +217,7 @@ def open_shards(folder: str | Path, tokenizer: PegasusTokenizer | None = None) -
 
 
 def check_shards_target(folder: Path) -> None:
-    """Raise OptionError where no folder of shards can be written without loss of something else."""
+    """Raise OptionError if a folder of shards would replace something else."""
     is_folder = folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
     if folder.exists() and not is_folder:
         raise OptionError(f"shards are written to a new folder, or in place of shards, got {folder}")

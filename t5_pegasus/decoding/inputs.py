@@ -1,89 +1,138 @@
-"""What the encoder is given: of texts longer than the model reads, cut or in windows, and in batches of like length."""
+"""What the encoder reads: a text cut to the length that it takes or divided into windows, and texts of like length."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from ..text.tokenizer import PegasusTokenizer
+from ..text.protocol import Frame, Tokenizer
 
-# Of one text, whatever the windows: some 20,000 characters. Base keeps 73,728 bytes a token for cross-attention.
+# Of one text in windows: some 20,000 characters. In the base model a token takes 73,728 bytes for cross-attention.
 MOST_TOKENS = 12_288
 
 
-def truncate(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
-    """Return the first tokens of a text, at most `max_length` with [CLS] and [SEP]."""
-    return tokenizer.encode(text, max_length)
+class Window(NamedTuple):
+    """Token ids that the encoder reads at once; the decoder sees its output from `start` to `stop`."""
+
+    ids: Sequence[int]
+    start: int
+    stop: int
 
 
-def head_tail(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
-    """Return the first and the last tokens of a text, half of each, at most `max_length` with [CLS] and [SEP]."""
-    ids = tokenizer.encode(text)
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A text as the encoder reads it; its length is the number of tokens that the decoder sees.
+
+    windows: one, or as many as a longer text is divided into. truncated: True if they lack some of the text.
+    """
+
+    windows: tuple[Window, ...]
+    truncated: bool = False
+
+    @classmethod
+    def whole(cls, ids: Sequence[int], truncated: bool = False) -> Self:
+        """Return a source that is read at once."""
+        return cls((Window(ids, 0, len(ids)),), truncated)
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the token ids that the decoder sees, each token once."""
+        return [token for ids, start, stop in self.windows for token in ids[start:stop]]
+
+    def __len__(self) -> int:
+        """Return the number of these ids."""
+        return sum(stop - start for _, start, stop in self.windows)
+
+
+NO_TEXT = Source(())
+
+
+def truncate(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
+    """Read the first tokens of a text, `max_length` at most, those of the frame counted."""
+    return Source.whole(*tokenizer.encode_source(text, max_length))
+
+
+def head_tail(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
+    """Read the first and the last tokens of a text, half of each, `max_length` at most, those of the frame counted."""
+    ids, _ = tokenizer.encode_source(text)
     if len(ids) <= max_length:
-        return ids
-    tokenizer.num_truncated += 1
-    head = (max_length + 1) // 2
-    return ids[:head] + ids[len(ids) - (max_length - head) :]
+        return Source.whole(ids)
+    leading, trailing = map(len, tokenizer.frame)
+    room = max_length - tokenizer.frame.size
+    head, tail = leading + (room + 1) // 2, room // 2 + trailing
+    return Source.whole(ids[:head] + ids[len(ids) - tail :], truncated=True)
 
 
-def window(tokenizer: PegasusTokenizer, text: str, max_length: int) -> list[int]:
-    """Return the tokens of a text, to be read in windows of `max_length`; at most MOST_TOKENS."""
-    return tokenizer.encode(text, max(max_length, MOST_TOKENS))
+def window(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
+    """Read all of a text, MOST_TOKENS at most, in windows of `max_length` tokens."""
+    ids, truncated = tokenizer.encode_source(text, max(max_length, MOST_TOKENS))
+    return Source(divide(ids, max_length, tokenizer.frame), truncated)
 
 
-# What is read of a text: functions of tokenizer, text and max_source_length.
-LONG_TEXT: dict[str, Callable[[PegasusTokenizer, str, int], list[int]]] = {
+# What is read of a long text: functions of tokenizer, text and max_source_length.
+LONG_TEXT: dict[str, Callable[[Tokenizer, str, int], Source]] = {
     "truncate": truncate,
     "head_tail": head_tail,
     "window": window,
 }
 
 
-class Windows(NamedTuple):
-    """What the encoder reads, and where each token of a source is among it.
+def divide(ids: Sequence[int], max_length: int, frame: Frame) -> tuple[Window, ...]:
+    """Divide the token ids of a text into windows of at most `max_length` ids, which is more than the frame has.
 
-    ids: int32 [windows, window_len], padded with 0.
-    joined: int32 [sources, source_len], places in the flattened `ids`; -1 at padding.
+    Each window has the text's frame and a quarter of its tokens in common with the next; of a common token, the decoder
+    sees the output of the window that has more context around it. So it sees every token once.
+    """
+    if len(ids) <= max_length:
+        return (Window(ids, 0, len(ids)),)
+    leading, trailing = map(len, frame)
+    body, size = ids[leading : len(ids) - trailing], max_length - frame.size
+    stride = size - size // 4
+    starts = [*range(0, len(body) - size, stride), len(body) - size]
+    # Tokens of the body from which on the next window's output is taken: the middle of what two windows share.
+    borders = [(start + size + following) // 2 for start, following in itertools.pairwise(starts)]
+    firsts, lasts = [-leading, *borders], [*borders, len(body) + trailing]
+    return tuple(
+        Window(
+            [*frame.leading, *body[start : start + size], *frame.trailing],
+            leading + first - start,
+            leading + last - start,
+        )
+        for start, first, last in zip(starts, firsts, lasts, strict=True)
+    )
+
+
+class Inputs(NamedTuple):
+    """A batch of sources as arrays.
+
+    ids: int32 [windows, window_len], padded with 0. joined: int32 [sources, source_len], the index in the flattened
+    `ids` of each token of a source that the decoder sees; -1 at padding.
     """
 
     ids: np.ndarray
     joined: np.ndarray
 
 
-def divide(sources: Sequence[list[int]], max_length: int | None = None) -> Windows:
-    """Divide sources into windows of at most `max_length` tokens, a source a window where it is None.
-
-    Every window has the source's [CLS] and [SEP] round it and a quarter of its tokens in common with the next; of these
-    the encoder's output is taken from the window that has more of their context. So joined every token is there once.
-    """
-    windows: list[list[int]] = []
-    places: list[list[tuple[int, int]]] = []  # (window, position) of each token of each source
-    for ids in sources:
-        if max_length is None or len(ids) <= max_length:
-            places.append([(len(windows), position) for position in range(len(ids))])
-            windows.append(ids)
-            continue
-        body, size = ids[1:-1], max_length - 2
-        stride = size - _overlap(size)
-        starts = [*range(0, len(body) - size, stride), len(body) - size]
-        borders = [(start + size + following) // 2 for start, following in itertools.pairwise(starts)]
-        source = [(len(windows), 0)]
-        for start, first, last in zip(starts, [0, *borders], [*borders, len(body)], strict=True):
-            source += [(len(windows), 1 + token - start) for token in range(first, last)]
-            windows.append([ids[0], *body[start : start + size], ids[-1]])
-        places.append([*source, (len(windows) - 1, 1 + size)])
-    padded = pad(windows)
-    flat = [[row * padded.shape[1] + position for row, position in source] for source in places]
-    return Windows(padded, pad(flat, pad_id=-1))
-
-
-def _overlap(size: int) -> int:
-    return size // 4
+def make_inputs(sources: Sequence[Source]) -> Inputs:
+    """Return the arrays of a batch, of sources that have at least a token each."""
+    ids = pad([window.ids for source in sources for window in source.windows])  # [windows, window_len]
+    rows = itertools.count(step=ids.shape[1])  # where each window begins in the flattened ids
+    joined = [
+        # Windows first: zip takes a row only if there is a window for it.
+        [
+            row + position
+            for (_, start, stop), row in zip(source.windows, rows, strict=False)
+            for position in range(start, stop)
+        ]
+        for source in sources
+    ]
+    return Inputs(ids, pad(joined, pad_id=-1))
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int = 0, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Return the rows, ids of unlike length, as int32 [batch, longest], or `shape`, filled up with `pad_id`."""
+    """Return rows of ids of any lengths as int32 [batch, longest], or as `shape`, filled up with `pad_id`."""
     batch = np.full(shape or (len(rows), max(map(len, rows))), pad_id, np.int32)
     for target, row in zip(batch, rows, strict=False):
         target[: len(row)] = row
@@ -97,7 +146,7 @@ def budget_batches(lengths: Sequence[int], max_tokens: int) -> list[np.ndarray]:
         lengths: tokens of each row.
         max_tokens: rows times longest row of a batch; a row longer than that is a batch of its own.
 
-    Returns: row numbers of each batch, the longest rows first, so that what needs most memory comes first.
+    Returns: row numbers of each batch, the longest rows first, so that the batch that needs most memory comes first.
     """
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     batches = []

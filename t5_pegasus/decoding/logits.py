@@ -1,24 +1,27 @@
-"""What the options say of the next token, as sparse edits that an engine applies before it takes its best candidates.
+"""Constraints on the next token, as sparse edits that an engine applies before it takes its best candidates.
 
-A filter is a function of the prefixes so far and the options, giving (row, token) pairs and the factor that their
-log-probabilities are multiplied by; a row in `FILTERS`. A log-probability is below 0: a factor of infinity forbids the
-token.
+A filter is a function of the prefixes so far and the options, which returns (row, token) pairs and the factor that
+their log-probabilities are multiplied by; a row in `FILTERS`. A log-probability is below 0: a factor of infinity
+forbids the token.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..config import GenerationConfig
 
-# A log-probability of 0, which times infinity were not a number, is taken for this one.
+# Stands in for a log-probability of 0, which times infinity would be NaN.
 ALMOST_CERTAIN = -1e-30
 
 
 class Edits(NamedTuple):
-    """Log-probabilities to change, all others stay: `pairs` int32 [edits, 2], (row, token), each once; and `factors`.
+    """Log-probabilities to change.
 
-    `factors` float32 [edits] multiply the log-probabilities; infinity makes them -inf.
+    pairs: int32 [edits, 2], (row, token), each once. factors: float32 [edits], multiply the log-probabilities; infinity
+    makes them -inf.
     """
 
     pairs: np.ndarray
@@ -32,7 +35,7 @@ _NOTHING: Filtered = (np.empty((0, 2), np.int64), np.inf)
 
 
 def repetition_penalty(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
-    """Multiply the log-probabilities of the tokens that stand in a row by the penalty (https://arxiv.org/abs/1909.05858)."""
+    """Multiply the log-probabilities of the tokens that a row has by the penalty (https://arxiv.org/abs/1909.05858)."""
     if config.repetition_penalty == 1 or not prefixes.size:
         return _NOTHING
     rows = np.repeat(np.arange(len(prefixes)), prefixes.shape[1])
@@ -40,27 +43,26 @@ def repetition_penalty(prefixes: np.ndarray, end_id: int, config: GenerationConf
 
 
 def min_new_tokens(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
-    """Forbid the end token in every row while fewer than `min_new_tokens` tokens are there."""
+    """Forbid the end token in every row of fewer than `min_new_tokens` tokens."""
     if prefixes.shape[1] >= config.min_new_tokens:
         return _NOTHING
     return _in_every_row(prefixes, (end_id,)), np.inf
 
 
 def no_repeat_ngrams(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
-    """Forbid every token that would make a sequence of `no_repeat_ngram_size` tokens stand twice in its row."""
+    """Forbid every token that would repeat a sequence of `no_repeat_ngram_size` tokens of its row."""
     size = config.no_repeat_ngram_size
     length = prefixes.shape[1]
     if not size or length < size:
         return _NOTHING
-    # All sequences of the size, the last token apart: int [rows, starts, size - 1], against the row's tail.
-    windows = np.lib.stride_tricks.sliding_window_view(prefixes, size, axis=1)
-    tail = prefixes[:, None, length - size + 1 :]
-    rows, starts = np.nonzero((windows[:, :, :-1] == tail).all(axis=2))
-    return np.stack([rows, windows[rows, starts, -1]], axis=1), np.inf
+    ngrams = np.lib.stride_tricks.sliding_window_view(prefixes, size, axis=1)  # [rows, starts, size]
+    tail = prefixes[:, None, length - size + 1 :]  # [rows, 1, size - 1]
+    rows, starts = np.nonzero((ngrams[:, :, :-1] == tail).all(axis=2))
+    return np.stack([rows, ngrams[rows, starts, -1]], axis=1), np.inf
 
 
 def suppress_tokens(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
-    """Forbid the tokens that `suppress_tokens` lists, always."""
+    """Forbid the tokens in `suppress_tokens`."""
     if not config.suppress_tokens:
         return _NOTHING
     return _in_every_row(prefixes, config.suppress_tokens), np.inf
@@ -74,15 +76,20 @@ def _in_every_row(prefixes: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:
 FILTERS = (repetition_penalty, min_new_tokens, no_repeat_ngrams, suppress_tokens)
 
 
+def suppress(config: GenerationConfig, ids: Sequence[int]) -> GenerationConfig:
+    """Return the options with further tokens that are never written."""
+    return dataclasses.replace(config, suppress_tokens=(*config.suppress_tokens, *ids)) if ids else config
+
+
 def find_edits(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Edits:
-    """Return what the filters say of the next token of each row.
+    """Return the edits of all filters for the next token of each row.
 
     Args:
         prefixes: int [rows, generated tokens], without the start token.
         end_id: id of the end token.
         config: options.
 
-    Returns: a pair that several filters speak of is forbidden if one of them forbids it.
+    Returns: edits with each pair once; it is forbidden if one of the filters forbids it.
     """
     found = [each for each in (filter_(prefixes, end_id, config) for filter_ in FILTERS) if len(each[0])]
     if not found:

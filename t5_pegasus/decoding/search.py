@@ -1,6 +1,6 @@
 """Finding titles by steps of an engine: beam search and sampling over a batch of sources, in numpy.
 
-An engine does the heavy work of a step next to its weights and hands back a few candidates a row, so that one search
+An engine does the heavy work of a step next to its weights and returns a few candidates a row, so that one search
 serves every engine. It is anything with the two methods of `Engine`.
 """
 
@@ -11,59 +11,94 @@ import numpy as np
 
 from ..config import GenerationConfig
 from ..errors import OptionError, PegasusError
-from .logits import NO_EDITS, Edits, find_edits
+from .inputs import Inputs, Source, make_inputs
+from .logits import NO_EDITS, Edits, find_edits, suppress
 
 _WHOLE_VOCABULARY = 2**31 - 1
-_LEAVE_BELOW = 0.75  # share of a batch that must be left for the others to be let go
+_SHRINK_BELOW = 0.75  # share of a batch that is still live when those that are not leave it
 
 
 class Candidate(NamedTuple):
-    """A title in token ids: without [CLS], with [SEP] if it came to an end; and its score (see GenerationConfig)."""
+    """A title in token ids: without the start token, with the end token if it has ended; and its score.
+
+    See GenerationConfig for the score.
+    """
 
     ids: tuple[int, ...]
     score: float
 
 
-NOTHING = Candidate((), -float("inf"))  # where every continuation is forbidden
+NOTHING = Candidate((), -float("inf"))  # if every continuation is forbidden
 
 
 class Engine(Protocol):
-    """Encoder and cached decoder step of a model. A state belongs to the engine; a search only hands it on."""
+    """Encoder and cached decoder step of a model. A state belongs to the engine; the search only passes it on."""
 
-    def start(self, sources: list[list[int]], window: int | None = None) -> Any:
-        """Encode sources (token ids of any length) and return the state before the first token, a beam a source.
-
-        With `window` the encoder reads so many tokens at a time (see `inputs.divide`).
-        """
+    def start(self, inputs: Inputs, /) -> Any:
+        """Encode a batch of sources and return the state before the first token, with one beam a source."""
 
     def step(
-        self, state: Any, tokens: np.ndarray, parents: np.ndarray, sources: np.ndarray, edits: Edits, top: int
+        self, state: Any, tokens: np.ndarray, parents: np.ndarray, batch_index: np.ndarray, edits: Edits, top: int, /
     ) -> tuple[Any, np.ndarray, np.ndarray]:
         """Advance every beam by one token.
 
+        Rows are beams, source by source.
+
         Args:
-            state: of the step before; it may be used up.
+            state: of the previous step; it may be used up.
             tokens: int32 [sources, beams], the last token of each beam.
-            parents: int32 [sources, beams], the row (source by source) that each beam had in the step before.
-            sources: int32 [sources], the place that each source had in the step before.
-            edits: log-probabilities to change before the best are taken; its rows go source by source.
-            top: candidates a row, or the whole vocabulary where that is less.
+            parents: int32 [sources, beams], the row in the previous step that each beam continues.
+            batch_index: int32 [sources], each source's index in the previous step's batch.
+            edits: of log-probabilities by row, before the best are taken.
+            top: candidates a row; as many as the vocabulary has if that is less.
 
         Returns: the new state; tokens int [sources, beams, top] and log-probabilities float [sources, beams, top] of
             the candidates, best first.
         """
 
 
-class _Source:
-    """The unfinished titles (rows) of one source, and those that have come to an end.
+class Decoder(Protocol):
+    """What finds the titles of sources: `BatchDecoder` with an engine, or a search of its own."""
 
-    prefixes: int32 [rows, tokens]. sums: float [rows], of log-probabilities. parents: int [rows], the row of each in
-    the step before. groups: int [rows]; rows of a group compete, `slots` int [groups] are how many it may keep.
+    def search_batch(
+        self,
+        sources: Sequence[Source],
+        config: GenerationConfig,
+        prefix: Sequence[int] = (),
+        is_wanted: Callable[[int], bool] | None = None,
+        on_title: Mapping[int, Callable[[Candidate], None]] | None = None,
+    ) -> list[list[Candidate]]:
+        """Return the best titles of each source, `config.num_return_sequences` at most, best first.
+
+        Args:
+            sources: of any lengths.
+            config: options.
+            prefix: token ids that every title begins with.
+            is_wanted: asked before each step for the index of each source that is not done; one that is no longer
+                wanted is given up, with the titles found so far.
+            on_title: called with the best title so far after each step, by the index of a source.
+
+        Raises OptionError for a prefix that leaves no room for a title.
+        """
+
+    def stream(self, source: Source, config: GenerationConfig, prefix: Sequence[int] = ()) -> Iterator[Candidate]:
+        """Yield the best title so far of one source, and at last the first that `search_batch` returns."""
+
+
+class BeamState:
+    """The live beams (rows) of one source, and its finished titles.
+
+    batch_index: the source's index in the previous step's batch.
+    prefixes: int32 [rows, tokens].
+    sums: float [rows], of log-probabilities.
+    parents: int [rows], the row in the previous step that each row continues.
+    groups: int [rows]; rows of a group compete.
+    slots: int [groups], the rows that a group may keep.
     """
 
-    def __init__(self, ids: list[int], config: GenerationConfig) -> None:
+    def __init__(self, source: Source, config: GenerationConfig, batch_index: int) -> None:
         self.config = config
-        self.place = 0  # in the engine's batch
+        self.batch_index = batch_index
         count = config.num_return_sequences if config.do_sample else config.num_beam_groups
         self.prefixes = np.empty((count, 0), np.int32)
         self.sums = np.zeros(count)
@@ -71,27 +106,27 @@ class _Source:
         self.groups = np.arange(count)
         self.slots = np.full(count, config.num_rows // count)
         self.finished: list[Candidate] = []
-        # A text's samples hang on the seed and the text, not on what else is in the batch.
+        # A text's samples depend on the seed and the text, not on the rest of the batch.
         if config.do_sample:
-            self.random = np.random.default_rng(None if config.seed is None else [config.seed, *ids])
+            self.random = np.random.default_rng(None if config.seed is None else [config.seed, *source.ids])
 
     def force(self, token: int, tokens: np.ndarray, log_probs: np.ndarray) -> None:
-        """Go on with a given token in every row; the candidates, int and float [rows, top], are all there are."""
-        rows, places = np.nonzero(tokens == token)
-        self._go_on(rows, tokens[rows, places], log_probs[rows, places])
+        """Append a given token to every row; the candidates, int and float [rows, vocab_size], are all tokens."""
+        rows, candidate_index = np.nonzero(tokens == token)
+        self._append(rows, tokens[rows, candidate_index], log_probs[rows, candidate_index])
 
     def advance(self, tokens: np.ndarray, log_probs: np.ndarray, end_id: int) -> None:
-        """Go on with some of the candidates, int and float [rows, top]."""
+        """Continue rows with some of the candidates, int and float [rows, top]."""
         choose = sample if self.config.do_sample else best_beams
-        rows, places, log_probs = choose(self, tokens, log_probs)
-        chosen = tokens[rows, places]
-        self._go_on(rows, chosen, log_probs)
+        rows, candidate_index, log_probs = choose(self, tokens, log_probs)
+        chosen = tokens[rows, candidate_index]
+        self._append(rows, chosen, log_probs)
         ended = chosen == end_id
         self.finished += self._candidates(ended)
         np.subtract.at(self.slots, self.groups[ended], 1)
         self._keep(~ended)
 
-    def _go_on(self, rows: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray) -> None:
+    def _append(self, rows: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray) -> None:
         self.prefixes = np.concatenate([self.prefixes[rows], tokens[:, None].astype(np.int32)], axis=1)
         self.sums, self.groups, self.parents = self.sums[rows] + log_probs, self.groups[rows], rows
 
@@ -100,12 +135,12 @@ class _Source:
         self.groups, self.parents = self.groups[rows], self.parents[rows]
 
     def _candidates(self, rows: np.ndarray) -> list[Candidate]:
-        length = max(1, self.prefixes.shape[1])  # before the first step there is none
+        length = max(1, self.prefixes.shape[1])  # 0 before the first step
         scores = self.sums[rows] / length**self.config.length_penalty
         return list(map(Candidate, map(tuple, self.prefixes[rows].tolist()), scores.tolist()))
 
     def is_settled(self) -> bool:
-        """Tell whether no live row can still come among the titles to return."""
+        """Return whether no live row can still become one of the titles to return."""
         config = self.config
         if not len(self.sums):
             return True
@@ -113,15 +148,15 @@ class _Source:
             return False
         if config.early_stopping:
             return True
-        # A sum only falls, and what it is divided by moves one way with the length: the best a beam can still reach
-        # is its present sum, divided for the next length or for the longest.
+        # A sum only falls, and its divisor is monotonic in the length: the best score that a beam can still reach is
+        # its present sum, divided for the next length or for the longest.
         lengths = (self.prefixes.shape[1] + 1, config.max_new_tokens)
         bound = max(float(self.sums.max()) / length**config.length_penalty for length in lengths)
         worst = sorted(title.score for title in self._distinct(self.finished))[-config.num_return_sequences]
         return bool(worst >= bound)
 
     def titles(self) -> list[Candidate]:
-        """Return the best titles, at least one, best first; rows that were stopped by the limit are titles too."""
+        """Return the best titles, at least one, best first; rows stopped by `max_new_tokens` are titles too."""
         found = self.finished
         if not found or self.prefixes.shape[1] == self.config.max_new_tokens:
             found = found + self._candidates(np.ones(len(self.sums), bool))
@@ -129,212 +164,202 @@ class _Source:
         return best or [NOTHING]
 
     def _distinct(self, titles: list[Candidate]) -> list[Candidate]:
-        """Return each title once, with its best score: groups of beams may find the same, and samples shall."""
+        """Return each title once, with its best score: groups of beams may find the same. Samples may repeat."""
         if self.config.num_beam_groups == 1:
             return titles
         return list({title.ids: title for title in sorted(titles, key=lambda title: title.score)}.values())
 
     def leader(self) -> Candidate:
-        """Return the best title so far, of the finished and the unfinished; of a settled source the best of all."""
+        """Return the best title so far, finished or not; of a settled source the best of all."""
         if self.is_settled():
             return self.titles()[0]
         return max(self.finished + self._candidates(np.ones(len(self.sums), bool)), key=lambda title: title.score)
 
 
-# A strategy tells which rows go on, with which of their candidates: int [chosen] both, and log-probabilities to add.
+# A strategy returns which rows continue, with which of their candidates: int [chosen] both, and the log-probabilities
+# to add.
 Choice = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def best_beams(source: _Source, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
+def best_beams(beams: BeamState, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
     """Choose the best continuations of each group's beams, one group after the other.
 
     A token costs `diversity_penalty` for each time that an earlier group has chosen it in this step (diverse beam
-    search, https://arxiv.org/abs/1610.02424). Penalised tokens are fewer than the beams of the other groups, so that
-    `num_beams` candidates a row are enough.
+    search, https://arxiv.org/abs/1610.02424). The penalised tokens are fewer than the beams of the other groups, so
+    that `num_beams` candidates a row are enough.
     """
     log_probs = log_probs.copy()
-    rows, places = np.empty(0, np.int64), np.empty(0, np.int64)
-    for group in range(source.config.num_beam_groups):
-        members = np.flatnonzero(source.groups == group)
-        taken = tokens[rows, places]
+    rows, candidate_index = np.empty(0, np.int64), np.empty(0, np.int64)
+    for group in range(beams.config.num_beam_groups):
+        members = np.flatnonzero(beams.groups == group)
+        taken = tokens[rows, candidate_index]
         if len(taken):
-            times = (tokens[members][..., None] == taken).sum(axis=-1)
-            log_probs[members] -= source.config.diversity_penalty * times
-        totals = source.sums[members, None] + log_probs[members]
-        best = np.argsort(-totals, axis=None, kind="stable")[: source.slots[group]]
+            times = (tokens[members][..., None] == taken).sum(axis=-1)  # [members, top]
+            log_probs[members] -= beams.config.diversity_penalty * times
+        totals = beams.sums[members, None] + log_probs[members]  # [members, top]
+        best = np.argsort(-totals, axis=None, kind="stable")[: beams.slots[group]]
         best = best[np.isfinite(totals.ravel()[best])]
-        beams, best_places = np.unravel_index(best, totals.shape)
-        rows, places = np.append(rows, members[beams]), np.append(places, best_places)
-    return rows, places, log_probs[rows, places]
+        best_members, best_index = np.unravel_index(best, totals.shape)
+        rows, candidate_index = np.append(rows, members[best_members]), np.append(candidate_index, best_index)
+    return rows, candidate_index, log_probs[rows, candidate_index]
 
 
-def sample(source: _Source, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
+def sample(beams: BeamState, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
     """Draw one continuation of every row from the candidates that `temperature` and `top_p` leave."""
-    config = source.config
-    with np.errstate(invalid="ignore"):  # a row in which every token is forbidden: -inf minus -inf
+    config = beams.config
+    with np.errstate(invalid="ignore"):  # -inf minus -inf, in a row in which every token is forbidden
         weights = np.nan_to_num(np.exp((log_probs - log_probs[:, :1]) / config.temperature))
     totals = weights.sum(axis=1, keepdims=True)
     before = np.cumsum(weights, axis=1) - weights
-    weights[before >= config.top_p * totals] = 0  # the fewest tokens that reach top_p together stay
+    weights[before >= config.top_p * totals] = 0  # the fewest tokens that reach top_p together remain
     reached = np.cumsum(weights, axis=1)
-    # A number for each row that there ever was, so that one that ends does not change what the others draw.
-    drawn = source.random.random(config.num_return_sequences)[source.groups]
+    # A number for each row, ended ones too, so that one that ends does not change what the others draw.
+    drawn = beams.random.random(config.num_return_sequences)[beams.groups]
     rows = np.flatnonzero(totals[:, 0] > 0)
-    places = (reached > (drawn * reached[:, -1])[:, None]).argmax(axis=1)[rows]
-    return rows, places, log_probs[rows, places]
+    candidate_index = (reached > (drawn * reached[:, -1])[:, None]).argmax(axis=1)[rows]
+    return rows, candidate_index, log_probs[rows, candidate_index]
 
 
 class BatchDecoder:
-    """Searches for titles with an engine.
+    """Searches for titles with an engine; see `Decoder` for its methods.
+
+    At each step a source keeps the best continuations of its beams; a beam that ends is set aside and not replaced, so
+    that one beam is greedy search. A source leaves the batch when no live beam can surpass its finished ones. It is the
+    search of `engines/reference.py`, for a batch. With `config.do_sample` every title is drawn.
 
     Args:
         engine: runs the model.
-        start_id, end_id: ids of [CLS] and [SEP].
+        start_id, end_id: ids of the tokens that a title begins with and ends at.
+        unused_ids: ids of the model that are no tokens (see `text.protocol.Tokenizer`); they are never written.
     """
 
-    def __init__(self, engine: Engine, start_id: int, end_id: int) -> None:
-        self.engine, self.start_id, self.end_id = engine, start_id, end_id
+    def __init__(self, engine: Engine, start_id: int, end_id: int, unused_ids: Sequence[int] = ()) -> None:
+        self.engine, self.start_id, self.end_id, self.unused_ids = engine, start_id, end_id, unused_ids
 
     def search_batch(
         self,
-        sources: list[list[int]],
+        sources: Sequence[Source],
         config: GenerationConfig,
         prefix: Sequence[int] = (),
-        window: int | None = None,
         is_wanted: Callable[[int], bool] | None = None,
         on_title: Mapping[int, Callable[[Candidate], None]] | None = None,
     ) -> list[list[Candidate]]:
-        """Return the best titles of each source, `config.num_return_sequences` at most, best first.
+        """Return the best titles of each source, best first; see `Decoder`."""
+        states = [BeamState(source, config, index) for index, source in enumerate(sources)]
+        for _ in self._steps(states, sources, config, prefix, is_wanted):
+            for index, report in (on_title or {}).items():
+                report(states[index].leader())
+        return [state.titles() for state in states]
 
-        At each step a source keeps the best continuations of its beams; a beam that ends is set aside and not replaced,
-        so that one beam is greedy search. A source leaves the batch when no live beam can come out above its finished
-        ones. It is the search of `engines/reference.py`, for a batch. With `config.do_sample` every title is drawn.
-
-        Args:
-            sources: token ids of each source, of any length.
-            config: options.
-            prefix: token ids that every title begins with.
-            window: tokens that the encoder reads at a time; all of a source if None.
-            is_wanted: asked before each step for the number of each source that is still in the batch; one that is no
-                longer wanted leaves it, and has the titles found so far.
-            on_title: what is told the best title so far after each step, by the number of a source.
-
-        Raises OptionError for a prefix that leaves no room for a title.
-        """
-        searches = [_Source(ids, config) for ids in sources]
-        for _ in self._steps(searches, sources, config, prefix, window, is_wanted):
-            for number, tell in (on_title or {}).items():
-                tell(searches[number].leader())
-        return [search.titles() for search in searches]
-
-    def stream(
-        self, source: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
-    ) -> Iterator[Candidate]:
-        """Yield the best title so far of one source after each step, at last what `search_batch` returns first."""
-        search = _Source(source, config)
-        for _ in self._steps([search], [source], config, prefix, window, None):
-            if not search.is_settled():
-                yield search.leader()
-        yield search.titles()[0]
+    def stream(self, source: Source, config: GenerationConfig, prefix: Sequence[int] = ()) -> Iterator[Candidate]:
+        """Yield the best title so far after each step, and at last the first that `search_batch` returns."""
+        state = BeamState(source, config, 0)
+        for _ in self._steps([state], [source], config, prefix, None):
+            if not state.is_settled():
+                yield state.leader()
+        yield state.titles()[0]
 
     def _steps(
         self,
-        searches: list[_Source],
-        sources: list[list[int]],
+        states: list[BeamState],
+        sources: Sequence[Source],
         config: GenerationConfig,
         prefix: Sequence[int],
-        window: int | None,
         is_wanted: Callable[[int], bool] | None,
     ) -> Iterator[None]:
-        """Move the searches of the sources on, and yield after each step."""
+        """Advance the states of the sources, and yield after each step."""
         check_prefix(prefix, config)
-        for place, search in enumerate(searches):
-            search.place = place
-        batch = live = list(range(len(searches)))
+        config = suppress(config, self.unused_ids)
+        batch = live = list(range(len(states)))
         width = 1
-        state = self.engine.start(sources, window)
+        engine_state = self.engine.start(make_inputs(sources))
         top = min(config.top_k or _WHOLE_VOCABULARY, _WHOLE_VOCABULARY) if config.do_sample else config.num_beams
         for position in range(config.max_new_tokens):
             live = [
-                number
-                for number in live
-                if not searches[number].is_settled() and (is_wanted is None or is_wanted(number))
+                index for index in live if not states[index].is_settled() and (is_wanted is None or is_wanted(index))
             ]
             if not live:
                 break
-            # To leave the batch means a copy of all that stay: so they leave several at a time.
-            if len(live) <= _LEAVE_BELOW * len(batch):
+            # When sources leave the batch, all that stay are copied: so they leave several at a time.
+            if len(live) <= _SHRINK_BELOW * len(batch):
                 batch = live
-            step = _Step([searches[number] for number in batch], [number in live for number in batch], width)
+            step = _Step([states[index] for index in batch], [index in live for index in batch], width)
             width = step.width
             forced = position < len(prefix)
-            edits = NO_EDITS if forced else step.edits(self.end_id, config)
-            tokens = step.tokens(self.start_id)
-            count = _WHOLE_VOCABULARY if forced else top
-            state, tokens, log_probs = self.engine.step(state, tokens, step.parents(), step.places(), edits, count)
+            engine_state, tokens, log_probs = self.engine.step(
+                engine_state,
+                step.tokens(self.start_id),
+                step.parents(),
+                step.batch_index(),
+                NO_EDITS if forced else step.edits(self.end_id, config),
+                _WHOLE_VOCABULARY if forced else top,
+            )
             if np.isnan(log_probs).any():
                 raise PegasusError(
                     "the model gives no numbers (NaN): damaged weights, or an overflow in half precision"
                 )
-            for place, search, rows in step.rows():
-                found = tokens[place, :rows], log_probs[place, :rows].astype(np.float64)
+            for index, state, rows in step.live_states():
+                candidates = tokens[index, :rows], log_probs[index, :rows].astype(np.float64)
                 if forced:
-                    search.force(prefix[position], *found)
+                    state.force(prefix[position], *candidates)
                 else:
-                    search.advance(*found, self.end_id)
+                    state.advance(*candidates, self.end_id)
             yield
 
 
 class _Step:
-    """How the rows of some searches are laid out for a step of the engine.
+    """The layout of some sources' rows for a step of the engine.
 
-    Every search has as many rows as the one with most; those that it does not need repeat its first one.
+    Every source has as many rows as the one with most; those that it does not need repeat its first one.
     """
 
-    def __init__(self, searches: list[_Source], is_live: list[bool], previous_width: int) -> None:
-        self._searches = searches
-        self._counts = [len(search.sums) if live else 0 for search, live in zip(searches, is_live, strict=True)]
+    def __init__(self, states: list[BeamState], is_live: list[bool], previous_width: int) -> None:
+        self._states = states
+        self._counts = [len(state.sums) if live else 0 for state, live in zip(states, is_live, strict=True)]
         self._previous_width = previous_width
         self.width = max(self._counts)
 
-    def rows(self) -> Iterator[tuple[int, _Source, int]]:
-        """Yield place, search and number of rows of each that is live, and note its place for the next step."""
-        for place, (search, count) in enumerate(zip(self._searches, self._counts, strict=True)):
-            search.place = place
+    def live_states(self) -> Iterator[tuple[int, BeamState, int]]:
+        """Yield the index in this batch, the state and the number of rows of each live source.
+
+        Sets `batch_index` of every state for the next step.
+        """
+        for index, (state, count) in enumerate(zip(self._states, self._counts, strict=True)):
+            state.batch_index = index
             if count:
-                yield place, search, count
+                yield index, state, count
 
     def tokens(self, start_id: int) -> np.ndarray:
         """Return the last token of each row, int32 [sources, width]."""
-        tokens = np.full((len(self._searches), self.width), start_id, np.int32)
-        for row, search, count in zip(tokens, self._searches, self._counts, strict=True):
-            if search.prefixes.shape[1]:
-                row[:count] = search.prefixes[:count, -1]
+        tokens = np.full((len(self._states), self.width), start_id, np.int32)
+        for row, state, count in zip(tokens, self._states, self._counts, strict=True):
+            if state.prefixes.shape[1]:
+                row[:count] = state.prefixes[:count, -1]
         return tokens
 
-    def places(self) -> np.ndarray:
-        """Return the place of each source in the step before, int32 [sources]."""
-        return np.array([search.place for search in self._searches], np.int32)
+    def batch_index(self) -> np.ndarray:
+        """Return each source's index in the previous step's batch, int32 [sources]."""
+        return np.array([state.batch_index for state in self._states], np.int32)
 
     def parents(self) -> np.ndarray:
-        """Return the row of each row in the step before, int32 [sources, width]."""
-        parents = np.repeat(self.places()[:, None] * self._previous_width, self.width, axis=1)
-        for row, search, count in zip(parents, self._searches, self._counts, strict=True):
-            row[:count] += search.parents[:count]
+        """Return the row in the previous step that each row continues, int32 [sources, width]."""
+        parents = np.repeat(self.batch_index()[:, None] * self._previous_width, self.width, axis=1)
+        for row, state, count in zip(parents, self._states, self._counts, strict=True):
+            row[:count] += state.parents[:count]
         return parents
 
     def edits(self, end_id: int, config: GenerationConfig) -> Edits:
-        """Return what the filters say of the rows."""
-        live = [(place, search) for place, search in enumerate(self._searches) if self._counts[place]]
-        pairs, factors = find_edits(np.concatenate([search.prefixes for _, search in live]), end_id, config)
+        """Return the edits of the filters, by row of the step."""
+        live = [(index, state) for index, state in enumerate(self._states) if self._counts[index]]
+        pairs, factors = find_edits(np.concatenate([state.prefixes for _, state in live]), end_id, config)
         if not len(pairs):
             return NO_EDITS
-        rows = np.concatenate([place * self.width + np.arange(self._counts[place]) for place, _ in live])
+        rows = np.concatenate([index * self.width + np.arange(self._counts[index]) for index, _ in live])
         return Edits(np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1).astype(np.int32), factors)
 
 
 def check_prefix(prefix: Sequence[int], config: GenerationConfig) -> None:
-    """Raise OptionError where the token ids that every title begins with leave no room for more."""
+    """Raise OptionError for a prefix, in token ids, that leaves no room for more."""
     if len(prefix) >= config.max_new_tokens:
         raise OptionError(
             f"max_new_tokens must be more than title_prefix has ({len(prefix)}), got {config.max_new_tokens}"

@@ -1,4 +1,4 @@
-"""Which engine runs a model: its name to what finds titles, and the default of this machine."""
+"""Which engine runs a model: a decoder for each name, and the default of this machine."""
 
 import shutil
 import sys
@@ -7,26 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..decoding.search import BatchDecoder
+from ..config import ModelConfig
+from ..decoding.search import BatchDecoder, Decoder
 from ..errors import OptionError
-from ..locations import find_weights, is_exported
-from ..text.tokenizer import PegasusTokenizer
+from ..locations import Weights, find_weights
+from ..text.protocol import Tokenizer
+from .exported import is_exported
 
 
-def _reference(t5: Any, tokenizer: PegasusTokenizer) -> Any:
+def _reference(t5: Any, tokenizer: Tokenizer) -> Decoder:
     from .reference import ReferenceDecoder
 
-    return ReferenceDecoder(t5, tokenizer.start_id, tokenizer.end_id)
+    unused_ids = _unused_ids(tokenizer, _rows(t5))
+    return ReferenceDecoder(t5, tokenizer.start_id, tokenizer.end_id, unused_ids=unused_ids)
 
 
-def _keras(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
+def _keras(t5: Any, tokenizer: Tokenizer) -> BatchDecoder:
     from ..networks.t5 import network_of
     from .keras import KerasEngine
 
-    return BatchDecoder(KerasEngine(network_of(t5)), tokenizer.start_id, tokenizer.end_id)
+    unused_ids = _unused_ids(tokenizer, _rows(t5))
+    return BatchDecoder(KerasEngine(network_of(t5)), tokenizer.start_id, tokenizer.end_id, unused_ids)
 
 
-def _onnx(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
+def _onnx(t5: Any, tokenizer: Tokenizer) -> BatchDecoder:
     from .onnx_export import export_model
 
     with tempfile.TemporaryDirectory() as folder:
@@ -34,15 +38,27 @@ def _onnx(t5: Any, tokenizer: PegasusTokenizer) -> BatchDecoder:
         return _exported(Path(folder) / "model", tokenizer)
 
 
-def _exported(model_dir: Path, tokenizer: PegasusTokenizer) -> BatchDecoder:
+def _exported(model_dir: Path, tokenizer: Tokenizer) -> BatchDecoder:
     from .onnx import OnnxEngine
 
-    return BatchDecoder(OnnxEngine(model_dir), tokenizer.start_id, tokenizer.end_id)
+    engine = OnnxEngine(model_dir)
+    unused_ids = _unused_ids(tokenizer, ModelConfig.load(model_dir).vocab_size)
+    return BatchDecoder(engine, tokenizer.start_id, tokenizer.end_id, unused_ids)
 
 
-# What finds the titles of a model in memory: something with `search_batch(sources, config)`. The packages behind a row
-# are imported when it is chosen: an exported model needs no TensorFlow.
-ENGINES: dict[str, Callable[[Any, PegasusTokenizer], Any]] = {
+def _rows(t5: Any) -> int:
+    rows: int = t5.decoder.output_shape[-1]
+    return rows
+
+
+def _unused_ids(tokenizer: Tokenizer, rows: int) -> range:
+    """Return the ids of the rows that a model has beyond the tokens of its tokenizer."""
+    return range(tokenizer.vocab_size, rows)
+
+
+# A decoder for a model in memory. The packages behind a row are imported when it is chosen: an exported model needs no
+# TensorFlow.
+ENGINES: dict[str, Callable[[Any, Tokenizer], Decoder]] = {
     "keras": _keras,
     "onnx": _onnx,
     "reference": _reference,
@@ -55,20 +71,20 @@ def check_engine(engine: str) -> None:
         raise OptionError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine}")
 
 
-def make_decoder(t5: Any, tokenizer: PegasusTokenizer, engine: str = "auto") -> Any:
-    """Return what finds the titles of a model in memory; "auto" is keras."""
+def make_decoder(t5: Any, tokenizer: Tokenizer, engine: str = "auto") -> Decoder:
+    """Return a decoder for a model in memory; "auto" is keras."""
     check_engine(engine)
     return ENGINES["keras" if engine == "auto" else engine](t5, tokenizer)
 
 
 def load_decoder(
     model_dir: Path,
-    weights: str | Path | None,
+    weights: str | Path | Weights | None,
     engine: str,
-    tokenizer: PegasusTokenizer,
+    tokenizer: Tokenizer,
     output_dir: str | Path,
-) -> Any:
-    """Return what finds the titles of a model directory; the arguments and the errors are those of `AutoTitle.load`."""
+) -> Decoder:
+    """Return a decoder for a model directory; arguments and errors are those of `AutoTitle.load`."""
     if is_exported(model_dir):
         if weights is not None or engine not in ("auto", "onnx"):
             raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
@@ -89,9 +105,9 @@ def load_decoder(
 
 
 def choose_engine() -> str:
-    """Return "keras" where TensorFlow has a GPU, else "onnx"."""
+    """Return "keras" if TensorFlow has a GPU, else "onnx"."""
     if shutil.which("nvidia-smi") is None:
-        return "onnx"  # without waiting for TensorFlow, which takes seconds to import
+        return "onnx"  # without TensorFlow, which takes seconds to import
     from ..networks.backend import tf
 
     return "keras" if tf.config.list_physical_devices("GPU") else "onnx"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..decoding.inputs import divide
+from ..decoding.inputs import Inputs
 from ..decoding.logits import ALMOST_CERTAIN, Edits
 from ..networks.backend import tf
 from ..networks.description import Attention, Embedding, FeedForward, Linear, Network, Norm, RelativeBias
@@ -65,11 +65,11 @@ class KerasEngine:
         self._start = tf.function(self._start_graph, reduce_retracing=True)
         self._step = tf.function(self._step_graph, reduce_retracing=True)
 
-    def start(self, sources: list[list[int]], window: int | None = None) -> State:
+    def start(self, inputs: Inputs) -> State:
         """Encode the sources and compute their keys and values in every layer."""
-        ids, joined = map(tf.constant, divide(sources, window))
+        ids, joined = map(tf.constant, inputs)
         cross, mask = self._start(self._encoder(ids), ids, joined)
-        empty = tf.zeros((len(sources), self._heads, 0, self._head_size), self._type)
+        empty = tf.zeros((len(joined), self._heads, 0, self._head_size), self._type)
         return State([empty] * len(cross), cross, mask)
 
     def step(

@@ -1,6 +1,5 @@
 """The decoder with caches in ONNX Runtime, on the graphs of `onnx_graph`. It needs no TensorFlow."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +8,11 @@ import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
-from ..decoding.inputs import divide
+from ..decoding.inputs import Inputs
 from ..decoding.logits import Edits
 from ..errors import CheckpointError
+from .exported import GRAPH_FILES, check_export
 
-GRAPHS = 3  # version of the graphs' inputs and outputs, as `onnx_graph` makes them
 _STEPS = 16  # for which caches have free slots when they are made anew
 _SHARED = 8  # times the tokens of one beam that a source's cache may hold before its beams get their own caches
 _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written in place
@@ -51,41 +50,40 @@ class OnnxEngine:
         model_dir: made by `t5_pegasus.export`.
         num_threads: of one operation; 0 takes as many as this process may use cores.
 
-    Raises CheckpointError if the directory is not an exported model, or is damaged.
+    Raises CheckpointError for what `exported.check_export` refuses, and for graphs that cannot be loaded.
     """
 
     def __init__(self, model_dir: str | Path, num_threads: int = 0) -> None:
-        model_dir = Path(model_dir)
+        model_dir, config = Path(model_dir), check_export(model_dir)
         options = onnxruntime.SessionOptions()
         # The runtime itself counts the machine's cores, not those this process may run on (its CPU affinity).
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         options.intra_op_num_threads = num_threads or (allowed if allowed < (os.cpu_count() or 1) else 0)
         options.log_severity_level = 3
         try:
-            config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
-            if config.get("graphs") != GRAPHS:
-                raise ValueError("it was made by another version, export it again")
             self._encoder, self._decoder, self._gather = (
                 onnxruntime.InferenceSession(str(model_dir / name), options, providers=["CPUExecutionProvider"])
-                for name in ("encoder.onnx", "decoder.onnx", "gather.onnx")
+                for name in GRAPH_FILES
             )
         except Exception as error:  # the runtime's own errors have no common base
             raise CheckpointError(f"{model_dir} is not an exported model, or damaged: {error}") from error
         shapes = {value.name: value.shape for value in self._decoder.get_inputs()}
         _, self._heads, _, self._head_size = shapes["key_0"]
-        self._vocab_size = config["vocab_size"]
+        self._vocab_size = config.vocab_size
         self._encoder_outputs = [output.name for output in self._encoder.get_outputs()]
         outputs = (output.name for output in self._decoder.get_outputs())
         self._cache_names = [name.removeprefix("new_") for name in outputs if name.startswith("new_")]
 
-    def start(self, sources: list[list[int]], window: int | None = None) -> State:
+    def start(self, inputs: Inputs) -> State:
         """Encode the sources and compute their keys and values in every layer."""
-        windows = divide(sources, window)._asdict()
-        inputs = {name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in windows.items()}
-        outputs = self._encoder.run_with_ort_values(self._encoder_outputs, inputs)
+        values = {
+            name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in inputs._asdict().items()
+        }
+        outputs = self._encoder.run_with_ort_values(self._encoder_outputs, values)
         cross = dict(zip(self._encoder_outputs, outputs, strict=True))
-        slots = Slots(0, np.zeros((len(sources), 1), np.int64), np.zeros((len(sources), 1, 1), bool), False)
-        shape = (len(sources), self._heads, 1, self._head_size)
+        count = len(inputs.joined)
+        slots = Slots(0, np.zeros((count, 1), np.int64), np.zeros((count, 1, 1), bool), False)
+        shape = (count, self._heads, 1, self._head_size)
         caches = {name: OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in self._cache_names}
         return State(0, slots, caches, cross, self._bind(caches, cross))
 

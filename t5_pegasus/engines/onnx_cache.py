@@ -1,130 +1,106 @@
 """The exported form of weights, made once and kept: what makes ONNX Runtime the default on a CPU."""
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..config import ModelConfig
+from ..errors import CheckpointError
+from ..files import atomic_folder, only_writer, temporary_folder
 from .activations import check_activations
-from .onnx import GRAPHS
+from .exported import CONFIG, FILES, GRAPHS, VOCABULARY, check_export
 
-# What an export has, and what only a finished one has.
-_FILES = (
-    "encoder.onnx",
-    "encoder.onnx.data",
-    "decoder.onnx",
-    "decoder.onnx.data",
-    "gather.onnx",
-    "vocab.txt",
-    "config.json",
-)
 _HOUR = 3600
+_HASHES = "[0-9a-f]{16}-[0-9a-f]{16}"  # the name of an export: a hash of the weights, one of the model
 
 
 def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
-    """Return a directory in `WEIGHTS.onnx` with the weights as `onnx_export` writes them; make it if it is not there.
+    """Return a folder in `WEIGHTS.onnx/` with the weights as `onnx_export` writes them; make it if it is missing.
 
-    It lies beside the weights or, where nothing can be written there, in the user's cache. It is named by a hash of the
-    weights and one of the model directory's files, so that a change makes another, and nothing that may be in use is
-    ever written to. Those of earlier weights are removed. TensorFlow is loaded only for making one, which is said.
+    `WEIGHTS.onnx/` is beside the weights or, if that cannot be written, in the user's cache. So is an export that
+    another user made and this one may not read. It is named by a hash of the weights and one of the model directory's
+    files: a change of either makes another export, and one that may be in use is never written to. Exports of earlier
+    weights are removed. TensorFlow is loaded only to make an export, and a line on standard error says so.
 
-    Returns: None, saying why, where nothing can be written in either place.
+    Returns: None, after a line that says why, if neither folder can be written.
 
     Raises OSError for files that cannot be read, OptionError for a model that ONNX Runtime's engine does not compute.
     """
     model_dir, weights = Path(model_dir), Path(weights)
     check_activations(ModelConfig.load(model_dir).hidden_act)
-    of_weights = _hash(_files(weights))
-    of_model = _hash((model_dir / "config.json", model_dir / "vocab.txt"), str(GRAPHS))
-    name = f"{of_weights}-{of_model}"
-    folders = _folders(weights)
-    for whole in (folder / name for folder in folders):
-        if _is_whole(whole):
-            return whole
-    folder = _first_writable(folders)
+    weights_hash = _hash(_weight_files(weights))
+    name = f"{weights_hash}-{_hash((model_dir / CONFIG, model_dir / VOCABULARY), str(GRAPHS))}"
+    folders = _cache_folders(weights)
+    for export in (folder / name for folder in folders):
+        if _is_usable(export):
+            return export
+    folder = _first_writable(folders, name)
     if folder is None:
         return None
-    with _alone_in(folder):
-        if _is_whole(folder / name):  # of a process that started at the same time, as the workers of a service do
-            return folder / name
-        print(f"exporting {weights} to {folder}/ for ONNX Runtime, once", file=sys.stderr)
-        try:
-            with tempfile.TemporaryDirectory(prefix="tmp-", dir=folder) as temporary:
-                _export(model_dir, weights, Path(temporary), folder / name)
-        except OSError as error:
-            print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
-            return None
-    _tidy(folder, of_weights)
+    try:
+        with only_writer(folder / name, on_wait=lambda: _say(f"waiting for another process that exports to {folder}/")):
+            if not _is_usable(folder / name):  # unless another worker of a service, started with this one, made it
+                _say(f"exporting {weights} to {folder}/ for ONNX Runtime, once")
+                _export(model_dir, weights, folder / name)
+    except OSError as error:
+        _say_unwritable(folder, error)
+        return None
+    _tidy(folder, weights_hash)
     return folder / name
 
 
-def _folders(weights: Path) -> list[Path]:
-    """Return where exports of weights may lie: beside them, and in the user's cache, a folder for each path."""
+def _cache_folders(weights: Path) -> list[Path]:
+    """Return the folders for exports of weights: beside them, and in the user's cache, there by the weights' path."""
     name = f"{weights.name}.onnx"
     beside = weights.with_name(name)
-    # A path that is not absolute is to be ignored; it is also what is left of "~" where there is no home.
+    # A relative path is to be ignored, by the XDG specification; "~" stays one if the user has no home.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if not cache.is_absolute():
         return [beside]
-    of_path = hashlib.sha256(os.fsencode(weights.absolute().parent)).hexdigest()[:16]
-    return [beside, cache / "t5_pegasus" / of_path / name]
+    path_hash = hashlib.sha256(os.fsencode(weights.absolute().parent)).hexdigest()[:16]
+    return [beside, cache / "t5_pegasus" / path_hash / name]
 
 
-def _first_writable(folders: Iterable[Path]) -> Path | None:
-    """Return the first folder that can be written to, made if missing; None, saying why, if there is none."""
+def _first_writable(folders: Iterable[Path], name: str) -> Path | None:
+    """Return the first folder that an export of this name can be written to; None if there is none."""
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryDirectory(prefix="tmp-", dir=folder).cleanup()
-            return folder
+            for path in (folder / name, *(folder / name / file for file in FILES)):
+                # Another user's, and perhaps whole: it is not ours to replace.
+                if os.path.lexists(path) and not os.access(path, os.R_OK):
+                    raise PermissionError(0, f"cannot read {path}")
+            with temporary_folder(folder / "export"):
+                return folder
         except OSError as error:
-            print(f"cannot export to {folder}: {error.strerror or error}", file=sys.stderr)
+            _say_unwritable(folder, error)
     return None
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in this `with` for the folder; where that cannot be had, several do the same."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process, which exports to {folder}/", file=sys.stderr)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _export(model_dir: Path, weights: Path, temporary: Path, target: Path) -> None:
+def _export(model_dir: Path, weights: Path, target: Path) -> None:
+    """Write the export, in place of one that was damaged."""
     from ..networks.t5 import build_model
-    from .onnx_export import export_model
+    from .onnx_export import write_export
 
-    export_model(build_model(model_dir, weights), model_dir / "vocab.txt", temporary / "model")
-    if target.exists() and not _is_whole(target):  # a part of it has been deleted
-        target.rename(temporary / "damaged")
     try:
-        (temporary / "model").rename(target)
-    except OSError:
-        if not _is_whole(target):  # else another process has made the same meanwhile
+        with atomic_folder(target, check=_refuse_usable) as folder:
+            write_export(build_model(model_dir, weights), model_dir / VOCABULARY, folder)
+    except FileExistsError:
+        if not _is_usable(target):
             raise
 
 
-def _files(weights: Path) -> list[Path]:
+def _refuse_usable(target: Path) -> None:
+    """Raise FileExistsError for an export that another process has made meanwhile, if the system has no locks."""
+    if _is_usable(target):
+        raise FileExistsError(0, "another process has made it", str(target))
+
+
+def _weight_files(weights: Path) -> list[Path]:
     """Return the files of weights: one, or those of a TensorFlow checkpoint."""
     if weights.is_file():
         return [weights]
@@ -140,14 +116,27 @@ def _hash(files: Iterable[Path], start: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_whole(folder: Path) -> bool:
-    return all(os.path.isfile(folder / name) for name in _FILES)  # unlike Path's, False where it may not look
+def _is_usable(export: Path) -> bool:
+    """Return whether an export can be read and is as it was made."""
+    try:
+        check_export(export)
+    except CheckpointError:
+        return False
+    return True
 
 
-def _tidy(folder: Path, of_weights: str) -> None:
-    """Remove the exports of other weights, and what runs that were killed have left."""
+def _tidy(folder: Path, weights_hash: str) -> None:
+    """Remove the exports of other weights, and what killed runs have left."""
     for path in folder.iterdir():
-        is_old_export = re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", path.name) and not path.name.startswith(of_weights)
-        is_left = path.name.startswith("tmp-") and time.time() - path.stat().st_mtime > _HOUR
-        if is_old_export or is_left:
+        is_old_export = re.fullmatch(_HASHES, path.name) and not path.name.startswith(weights_hash)
+        is_left = re.fullmatch(rf"\.{_HASHES}\.(\d+\.tmp|lock)", path.name)
+        if is_old_export or (is_left and time.time() - path.stat().st_mtime > _HOUR):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _say_unwritable(folder: Path, error: OSError) -> None:
+    _say(f"cannot export to {folder}: {error.strerror or error}")

@@ -1,21 +1,20 @@
-"""An exported model: a folder of graphs, their weights as external data, vocab.txt and config.json."""
+"""Write an exported model (see `exported`): graphs, their weights as external data, vocabulary and config.json."""
 
 import dataclasses
-import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import onnx
 from onnx import helper
 
-from ..config import option
-from ..errors import OptionError
+from ..config import check_choices, option
+from ..files import atomic_folder
+from ..networks.description import Network
 from ..networks.t5 import PegasusT5, network_of
-from .onnx import GRAPHS
+from .exported import DECODER, ENCODER, GATHER, VOCABULARY, data_file, write_config
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
 
-ENCODER, DECODER, GATHER = "encoder.onnx", "decoder.onnx", "gather.onnx"
+_GRAPHS = {ENCODER: encoder_graph, DECODER: decoder_graph, GATHER: gather_graph}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,44 +27,37 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for an unknown precision."""
-        if self.quantize not in ("no", "int8"):
-            raise OptionError(f"quantize must be no or int8, got {self.quantize}")
+        check_choices(self)
 
 
 def export_model(t5: PegasusT5, vocab_file: str | Path, output_dir: str | Path, quantize: str = "no") -> None:
-    """Write the engine's directory, whole or not at all.
+    """Write the folder that `engines.onnx` runs, whole or not at all.
 
     Args:
         t5: the model, as `build_model` returns it.
         vocab_file: copied beside the graphs.
         output_dir: made; must not exist, or be empty.
-        quantize: "no" for float32 or "int8".
+        quantize: "no" for float32, or "int8".
 
-    Raises OptionError for a directory that holds something.
+    Raises OptionError for a directory that is not empty.
     """
     ExportConfig(quantize)
-    output_dir = Path(output_dir)
-    check_output_dir(output_dir)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    network = network_of(t5)
-    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
-        for name, make in ((ENCODER, encoder_graph), (DECODER, decoder_graph), (GATHER, gather_graph)):
-            opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-            model = helper.make_model(make(network, quantize), opset_imports=opsets, ir_version=12)
-            # Beside the graph, since a protocol buffer holds no more than 2 GB.
-            onnx.save_model(
-                model, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024
-            )
-            onnx.checker.check_model(folder / name)
-        shutil.copyfile(vocab_file, folder / "vocab.txt")
-        settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET, "graphs": GRAPHS}
-        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        folder.replace(output_dir)
+    with atomic_folder(output_dir) as folder:
+        write_export(t5, vocab_file, folder, quantize)
 
 
-def check_output_dir(output_dir: Path) -> None:
-    """Raise OptionError for a directory that holds something."""
-    if output_dir.exists() and any(output_dir.iterdir()):
-        raise OptionError(f"output_dir must be empty or not exist, got {output_dir}")
+def write_export(t5: PegasusT5, vocab_file: str | Path, folder: Path, quantize: str = "no") -> None:
+    """Write the files of an export to an empty folder; see `export_model`."""
+    write_graphs(network_of(t5), folder, quantize)
+    shutil.copyfile(vocab_file, folder / VOCABULARY)
+    write_config(folder, {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET})
+
+
+def write_graphs(network: Network, folder: Path, quantize: str = "no") -> None:
+    """Write the graphs of any described network, with its weights."""
+    for name, make_graph in _GRAPHS.items():
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(make_graph(network, quantize), opset_imports=opsets, ir_version=12)
+        # Weights beside the graph, since a protocol buffer holds no more than 2 GB.
+        onnx.save_model(model, folder / name, save_as_external_data=True, location=data_file(name), size_threshold=1024)
+        onnx.checker.check_model(folder / name)

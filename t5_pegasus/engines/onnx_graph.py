@@ -39,7 +39,6 @@ from ..networks.description import (
 from .activations import OPERATIONS, check_activations
 
 OPSET = 24
-
 MICROSOFT = "com.microsoft"  # operations that ONNX Runtime has beyond the standard
 
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64

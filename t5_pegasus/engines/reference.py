@@ -1,6 +1,6 @@
-"""Decoding as bert4keras does it, on the plain model with the whole prefix computed anew for each token.
+"""Decoding as bert4keras does it, on the plain model, with the whole prefix computed anew for each token.
 
-Slow and obviously right: what faster engines are held against.
+Slow and obviously right: faster engines are tested against it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..config import GenerationConfig
-from ..decoding.inputs import divide
+from ..decoding.inputs import Source, make_inputs
+from ..decoding.logits import suppress
 from ..decoding.search import NOTHING, Candidate, check_prefix
 from ..errors import OptionError
 from ..networks.backend import bert4keras, keras, tf
@@ -20,13 +21,14 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
     Args:
         t5: any bert4keras T5 object, ours or stock, giving probabilities or logits.
-        start_id, end_id: ids of [CLS] and [SEP].
+        start_id, end_id: ids of the tokens that a title begins with and ends at.
         maxlen: longest title of bert4keras's own searches, in generated tokens.
+        unused_ids: ids of the model that are no tokens; `search` never writes them.
     """
 
-    def __init__(self, t5: Any, start_id: int, end_id: int, maxlen: int = 32) -> None:
+    def __init__(self, t5: Any, start_id: int, end_id: int, maxlen: int = 32, unused_ids: Sequence[int] = ()) -> None:
         super().__init__(start_id=start_id, end_id=end_id, maxlen=maxlen)
-        self.t5 = t5
+        self.t5, self.unused_ids = t5, unused_ids
         gives_logits = t5.decoder.layers[-1].activation is not keras.activations.softmax
         self.encoder = tf.function(lambda ids: t5.encoder(ids, training=False), reduce_retracing=True)
 
@@ -37,10 +39,10 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
         self.last_probabilities = last_probabilities
 
-    def encode(self, source_ids: list[int], window: int | None = None) -> np.ndarray:
+    def encode(self, source: Source) -> np.ndarray:
         """Return the context of one source, float [source_len, hidden], joined if it is read in windows."""
-        ids, joined = divide([source_ids], window)
-        contexts = self.encoder(tf.constant(ids)).numpy()
+        ids, joined = make_inputs([source])
+        contexts = self.encoder(tf.constant(ids)).numpy()  # [windows, window_len, hidden]
         context: np.ndarray = contexts.reshape(-1, contexts.shape[-1])[joined[0]]
         return context
 
@@ -50,14 +52,12 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
         result: np.ndarray = self.last_probabilities(tf.constant(inputs[0]), tf.constant(output_ids, tf.int32)).numpy()
         return result
 
-    def search(
-        self, source_ids: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
-    ) -> list[Candidate]:
+    def search(self, source: Source, config: GenerationConfig, prefix: Sequence[int] = ()) -> list[Candidate]:
         """Return the best titles of one source by beam search, `config.num_return_sequences` at most, best first.
 
-        It is bert4keras's beam search, with three differences: a beam that ends is kept and competes with all others
+        It is bert4keras's beam search with three differences: a beam that ends is kept and competes with all others
         (bert4keras drops it unless it is the best at that moment); scores can be normalised by length; tokens can be
-        forbidden or penalised. As in bert4keras a beam that ends is not replaced by another.
+        forbidden or penalised. As in bert4keras, a beam that ends is not replaced by another.
 
         Raises OptionError for sampling and groups of beams, which bert4keras does not have.
         """
@@ -66,7 +66,8 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
                 "engine reference has beam search only; take keras or onnx for do_sample, num_beam_groups"
             )
         check_prefix(prefix, config)
-        context = self.encode(source_ids, window)
+        config = suppress(config, self.unused_ids)
+        context = self.encode(source)
         live = self.first_output_ids  # int [beams, 1 + generated tokens]
         sums = np.zeros(1)  # of log-probabilities, [beams]
         finished: list[Candidate] = []
@@ -96,34 +97,31 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
     def search_batch(
         self,
-        sources: list[list[int]],
+        sources: Sequence[Source],
         config: GenerationConfig,
         prefix: Sequence[int] = (),
-        window: int | None = None,
         is_wanted: Callable[[int], bool] | None = None,
         on_title: Mapping[int, Callable[[Candidate], None]] | None = None,
     ) -> list[list[Candidate]]:
-        """Return the best titles of each source, one after the other; see `search` and `BatchDecoder.search_batch`.
+        """Return the best titles of each source, one source after the other; see `search`.
 
-        Of a source's titles it tells the best, once it is found.
+        The arguments are those of `decoding.search.Decoder`; `on_title` is called once a source, with its best title.
         """
         found = []
-        for number, ids in enumerate(sources):
-            wanted = is_wanted is None or is_wanted(number)
-            found.append(self.search(ids, config, prefix, window) if wanted else [NOTHING])
-            tell = (on_title or {}).get(number)
-            if wanted and tell is not None:
-                tell(found[-1][0])
+        for index, source in enumerate(sources):
+            wanted = is_wanted is None or is_wanted(index)
+            found.append(self.search(source, config, prefix) if wanted else [NOTHING])
+            report = (on_title or {}).get(index)
+            if wanted and report is not None:
+                report(found[-1][0])
         return found
 
-    def stream(
-        self, source: list[int], config: GenerationConfig, prefix: Sequence[int] = (), window: int | None = None
-    ) -> Iterator[Candidate]:
+    def stream(self, source: Source, config: GenerationConfig, prefix: Sequence[int] = ()) -> Iterator[Candidate]:
         """Yield the best title, once it is found."""
-        yield self.search(source, config, prefix, window)[0]
+        yield self.search(source, config, prefix)[0]
 
     def _constrain(self, log_probs: np.ndarray, prefixes: np.ndarray, config: GenerationConfig) -> None:
-        """Change log-probabilities in place: float [beams, vocab_size], prefixes int [beams, 1 + generated]."""
+        """Change log-probabilities float [beams, vocab_size] in place; prefixes int [beams, 1 + generated tokens]."""
         for row, prefix in zip(log_probs, prefixes[:, 1:].tolist(), strict=True):
             row[list(set(prefix))] *= config.repetition_penalty
             row[list(config.suppress_tokens)] = -np.inf

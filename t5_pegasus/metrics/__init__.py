@@ -4,8 +4,8 @@ A new metric is a module here and a row in METRICS. Texts come in as lists: file
 not imported.
 
 The metrics see a text as the published T5-PEGASUS scores do, `" ".join(text).lower()` split again into words: by
-characters, each lower-cased on its own. A space of the text's own is then three, and what becomes of it is left to how
-`rouge` and nltk split.
+characters, each lower-cased on its own. A space of the text's own is then three, which `rouge` and nltk split in their
+own ways.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from ..errors import DataError
-from ..metrics import bleu, rouge
+from . import bleu, rouge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Metric:
     """A row of METRICS.
 
     `names` are its scores in the order they are shown; `of_pair(hypothesis, reference)` returns them all, 0 to 1;
-    `signature` tells the settings they depend on.
+    `signature` names the settings that they depend on.
     """
 
     names: tuple[str, ...]
@@ -33,6 +33,8 @@ METRICS = {
     "rouge": Metric(rouge.NAMES, rouge.rouge, rouge.SIGNATURE),
     "bleu": Metric(bleu.NAMES, bleu.bleu, bleu.SIGNATURE),
 }
+# The names of all scores, in the order they are shown.
+SCORE_NAMES = tuple(name for metric in METRICS.values() for name in metric.names)
 
 
 def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -46,7 +48,7 @@ def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, fl
 def score_each(predictions: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
     """Return the scores of each prediction against its reference; a prediction without a visible character has 0.
 
-    Raises DataError where there is no example, or not one reference for each prediction.
+    Raises DataError if there is no example, or not one reference for each prediction.
     """
     _check(predictions, references)
     return [_score_pair(*pair) for pair in zip(predictions, references, strict=True)]

@@ -1,7 +1,7 @@
 """Sentence BLEU by characters, equal to nltk's `sentence_bleu` with `SmoothingFunction().method1`.
 
-Papineni et al. 2002, up to four characters with equal weights; method 1 of Chen and Cherry 2014 counts 0.1 matches
-where there is none.
+Papineni et al. 2002, up to four characters with equal weights; method 1 of Chen and Cherry 2014 counts 0.1 matches if
+there are none.
 """
 
 import math
@@ -15,7 +15,7 @@ _EPSILON = 0.1
 
 
 def bleu(hypothesis: str, reference: str) -> dict[str, float]:
-    """Return the BLEU of one hypothesis, 0 to 1; 0 where no character is in both texts.
+    """Return the BLEU of one hypothesis, 0 to 1; 0 if no character is in both texts.
 
     Of n-grams longer than the hypothesis there are 0 matches of 1, as in nltk, so three equal characters score 0.56.
     """

@@ -22,7 +22,7 @@ _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def rouge(hypothesis: str, reference: str) -> dict[str, float]:
-    """Return the F scores of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1; 0 where a text has nothing but full stops."""
+    """Return the F scores of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1; 0 if a text has nothing but full stops."""
     sentences, reference_sentences = _sentences(hypothesis), _sentences(reference)
     if not sentences or not reference_sentences:
         return dict.fromkeys(NAMES, 0.0)
@@ -55,7 +55,7 @@ def traceback_words(hypothesis: Sequence[Sequence[str]], reference: Sequence[Seq
 
     The table T[row, column] of a pair has a row for each word of the reference sentence and a column for each of the
     hypothesis sentence, both from 1. The traceback starts in the last cell and moves, as in `rouge`: to [row - 1,
-    column - 1] where the words are the same, which is then on the traceback; else to [row - 1, column] where
+    column - 1] if the words are the same, which is then on the traceback; else to [row - 1, column] if
     T[row - 1, column] > T[row, column - 1]; else to [row, column - 1].
     """
     columns = _Columns(hypothesis)
@@ -77,7 +77,7 @@ def traceback_words(hypothesis: Sequence[Sequence[str]], reference: Sequence[Seq
 class _Columns:
     """The columns of all hypothesis sentences side by side, a bit each, column 0 of every sentence before its words.
 
-    In a row of the table a bit is 0 where T[row, column] = T[row, column - 1] + 1, and in column 0. What is `mirrored`
+    In a row of the table a bit is 0 if T[row, column] = T[row, column - 1] + 1, and in column 0. What is `mirrored`
     has its bits in reverse, so that a subtraction borrows towards column 0 and not away from it.
     """
 
@@ -102,7 +102,7 @@ class _Columns:
     def next_row(self, row: int, word: str) -> int:
         """Return the table's row under `row`, whose word is `word` (Hyyrö 2004, bit-parallel LCS length)."""
         matches = row & self._matches(word)[0]
-        # A carry out of a sentence's last column ends in the next one's column 0, where first_row clears it.
+        # A carry out of a sentence's last column ends in the next one's column 0, and first_row clears it there.
         return ((row + matches) | (row ^ matches)) & self.first_row
 
     def last_row(self, row: int, words: Iterable[str]) -> int:

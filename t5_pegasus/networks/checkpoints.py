@@ -92,6 +92,7 @@ def assign_weights(t5: Any, found: Weights, path: str | Path) -> None:
         raise CheckpointError(f"{path} does not fit the model: it {'; it '.join(problems)}")
     for name, variable in variables.items():
         variable.assign(found[name])
+    t5.from_scratch = False
 
 
 def save_weights(t5: Any, path: str | Path) -> None:

@@ -34,12 +34,10 @@ _SPECIAL_PIECES = {
     SEP: ("</s>",),
     "[MASK]": ("<extra_id_0>", "▁<extra_id_0>"),
 }
-
 _WORD_START = "▁"
 
 # Hugging Face writes shared.weight only, but an old file may have these too, and a weight that was never used.
 _SAME_AS_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 

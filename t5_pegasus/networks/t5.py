@@ -14,12 +14,15 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, OptionError
-from ..locations import pretrained_weights
+from ..locations import TO_BUILD, Weights, locate_weights
 from ..text.tokenizer import read_vocabulary
 from .backend import bert4keras, keras, tf
 from .checkpoints import load_weights, name_variables, named_variables
 from .description import Network
 from .t5_description import EMBEDDING, HEAD, describe_t5
+
+# Rows by which a vocabulary's size is rounded up, at most; an eighth of the tokens in larger ones.
+_PADDING_ROWS = 128
 
 _dropout_seed: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_seed", default=None)
 
@@ -207,12 +210,14 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
     `decoder`: [context, token ids int32 [batch, target_len]] -> float32 [batch, target_len, vocab_size].
     `model`: [source ids, target ids] -> the decoder's output.
     `named_variables`: its weights by their official names, whatever is added to a layer later.
+    `from_scratch`: True if the weights are random, as `initialize` sets them.
 
     Where `tie_word_embeddings`, the head's matrix is a copy of the embedding, transposed: loading, `initialize` and
     training keep it so.
     """
 
     named_variables: dict[str, tf.Variable]
+    from_scratch = False
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         # Past bert4keras's T5, which would build its own encoder and decoder, to its base.
@@ -267,14 +272,17 @@ def _recomputed(call: Any) -> Any:
 
 
 def build_model(
-    model_dir: str | Path, weights: str | Path | None = None, with_lm: bool | str = True, **config_overrides: Any
+    model_dir: str | Path,
+    weights: str | Path | Weights | None = None,
+    with_lm: bool | str = True,
+    **config_overrides: Any,
 ) -> PegasusT5:
     """Build T5-PEGASUS from a model directory and load its weights.
 
     Args:
         model_dir: holds config.json and vocab.txt.
-        weights: a TensorFlow checkpoint, an HDF5 or a safetensors file (see `checkpoints.load_weights`). None takes
-            the directory's model.ckpt or model.safetensors, and random weights if there is neither.
+        weights: a TensorFlow checkpoint, an HDF5 or a safetensors file (see `checkpoints.load_weights`), or a kind of
+            Weights. None takes the directory's model.ckpt or model.safetensors, and random weights if there is neither.
         with_lm: True for probabilities, as in bert4keras; "linear" for logits.
         config_overrides: values that replace those of config.json, such as `cross_position_bias=False`.
 
@@ -286,11 +294,11 @@ def build_model(
     config = ModelConfig.load(model_dir, **config_overrides)
     check_vocabulary(model_dir, config)
     t5 = build_from_config(config, with_lm)
-    weights = weights or pretrained_weights(model_dir)
-    if weights is None:
+    found = locate_weights(model_dir, weights, TO_BUILD)
+    if found is Weights.RANDOM:
         initialize(t5)
     else:
-        load_weights(t5, weights)
+        load_weights(t5, found)
     return t5
 
 
@@ -312,10 +320,13 @@ def network_of(t5: Any) -> Network:
 
 
 def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
-    """Raise CheckpointError if vocab.txt and config.json differ in size: every id would mean another word."""
+    """Raise CheckpointError if vocab.txt is of another model than config.json: every id would mean another word.
+
+    The network may have some rows more than the vocabulary has tokens, to round its size up; no row may be missing.
+    """
     path = Path(model_dir) / "vocab.txt"
     count = len(read_vocabulary(path))
-    if count != config.vocab_size:
+    if not 0 <= config.vocab_size - count <= max(_PADDING_ROWS, count // 8):
         raise CheckpointError(
             f"{path} has {count} tokens but vocab_size in config.json is {config.vocab_size}; "
             "use the vocabulary that belongs to these weights"
@@ -369,3 +380,4 @@ def initialize(t5: PegasusT5) -> None:
     # a token of the source can then write it, even if no title in the training data has it. bert4keras's factor of
     # hidden_size ** -0.5 before the head keeps the logits' variance at 1.
     variables[HEAD].assign(tf.transpose(variables[EMBEDDING]))
+    t5.from_scratch = True

@@ -1,7 +1,7 @@
 """The queue before the model: texts that arrive together are decoded together, by the one thread that owns the model.
 
-A text is a job, and its answer a future. Who no longer wants it cancels the future, and the text leaves the queue
-before it is encoded or decoded, or the batch at the next step.
+A text is a job, and its answer a future. A client that no longer wants the answer cancels the future; the text then
+leaves the queue before it is encoded or decoded, or the batch at the next step.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from ..config import DataConfig, GenerationConfig
-from ..decoding.search import Candidate
+from ..config import GenerationConfig
+from ..decoding.inputs import NO_TEXT, Source
+from ..decoding.options import DataConfig
 from ..errors import OptionError
-from ..title import AutoTitle, Hypothesis
+from ..title import Answer, AutoTitle, Hypothesis
 from .errors import ServiceError
 from .logs import logger
 from .metrics import Metrics
@@ -24,37 +24,29 @@ from .metrics import Metrics
 _WARM_UP = "今天的会议讨论了服务的启动。"
 
 
-class Answer(NamedTuple):
-    """The titles of a text, best first, and what the model read of it."""
-
-    titles: list[Hypothesis]
-    source_tokens: int
-    truncated: bool
-
-
 @dataclasses.dataclass(eq=False)
 class Job:
-    """A text to decode, the tokens its title begins with, and who is told the best title so far, if anyone.
+    """A text to decode.
 
-    source: its tokens, none until it has been encoded. truncated: whether they are not all of it.
+    prefix: token ids that its title begins with. on_title: called with the best title so far, if given. source: what
+    the model reads of the text; NO_TEXT until it has been encoded.
     """
 
     text: str
     config: GenerationConfig
     prefix: list[int]
     on_title: Callable[[Hypothesis], None] | None
-    source: list[int] = dataclasses.field(default_factory=list)
-    truncated: bool = False
+    source: Source = NO_TEXT
     future: concurrent.futures.Future[Answer] = dataclasses.field(default_factory=concurrent.futures.Future)
     arrived: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
     def is_wanted(self) -> bool:
-        """Tell whether someone still waits for the answer."""
+        """Return whether a client still waits for the answer."""
         return not self.future.done()
 
     def fail(self, error: Exception) -> None:
-        """Tell who still waits that there is no answer."""
+        """Set an error as the answer, if a client still waits for it."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
 
@@ -65,10 +57,10 @@ class Batcher:
     Args:
         load: returns the model; called in the thread that then owns it.
         data: how much of a text is read, and what of a longer one.
-        wait_seconds: how long a text waits for others, where others are to be expected.
+        wait_seconds: how long a text waits for others, if others are expected.
         max_queue: texts that may wait.
-        metrics: are told what happens.
-        on_failure: called once, from that thread, where the model cannot be loaded.
+        metrics: of the service; updated here.
+        on_failure: called once, from that thread, if the model cannot be loaded.
 
     Attributes:
         state: "loading", "ready", "failed" or "closed".
@@ -87,14 +79,14 @@ class Batcher:
         self._load, self._on_failure, self._metrics = load, on_failure, metrics
         self._data, self._wait_seconds, self._max_queue = data, wait_seconds, max_queue
         self._title: AutoTitle | None = None
-        self._queue: list[Job] = []  # in the order of arrival, which is that of encoding
-        self._free_since, self._expected = 0.0, 0  # when the last batch was done, and texts under way by then
+        self._queue: list[Job] = []  # in the order of arrival, in which they are encoded
+        self._free_since, self._expected = 0.0, 0  # when the last batch was done, and its texts and those queued then
         self._changed = threading.Condition()
         self._closing = False
         self._busy_since: float | None = None
-        self._seconds_a_text = 0.1  # how long one took of late, for Retry-After
-        # Encoding has a thread of its own: the tokenizer is no more made for several than the engine is, and a long
-        # text would hold up everything else in the event loop.
+        self._seconds_a_text = 0.1  # how long one took lately, for Retry-After
+        # Encoding has one thread of its own: the tokenizer is not thread-safe, and a long text would block the event
+        # loop.
         self._encoder = concurrent.futures.ThreadPoolExecutor(1, "encoder")
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
 
@@ -103,7 +95,7 @@ class Batcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Decode what is in the queue and end; returns when that is done."""
+        """Decode what is in the queue, then end; returns when that is done."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -112,7 +104,7 @@ class Batcher:
         self.state = "closed"
 
     def is_stuck(self, seconds: float) -> bool:
-        """Tell whether the present batch takes longer than any request may wait, or the thread has died."""
+        """Return whether the present batch takes longer than `seconds`, or the thread has died."""
         since = self._busy_since
         has_died = self.state == "ready" and not self._thread.is_alive()
         return has_died or (since is not None and time.monotonic() - since > seconds)
@@ -129,10 +121,10 @@ class Batcher:
         configs: Sequence[GenerationConfig],
         on_title: Callable[[Hypothesis], None] | None = None,
     ) -> list[asyncio.Future[Answer]]:
-        """Put texts into the queue, all or none; cancel what is returned to give them up.
+        """Put texts into the queue, all or none; cancel the futures to give them up.
 
-        Raises ServiceError while the model is loaded, where the queue has no room for them, and for options that do
-        not go with the vocabulary.
+        Raises ServiceError while the model is loading, if the queue has no room for them, and for options that do not
+        fit the vocabulary.
         """
         title = self.ready()
         try:
@@ -147,20 +139,17 @@ class Batcher:
         return [asyncio.wrap_future(job.future) for job in jobs]
 
     def _encode(self, title: AutoTitle, jobs: list[Job]) -> None:
-        """Encode the texts of a request, and let them be decoded when all are, since they may go together."""
+        """Encode the texts of a request; they can be decoded once all are encoded, since they may go together."""
         sources = {}
         for job in filter(lambda job: job.is_wanted, jobs):
-            before = title.tokenizer.num_truncated
             try:
-                source = title.encode(job.text, self._data)
+                sources[job] = title.encode(job.text, self._data)
             except Exception as error:
                 logger.error("encoding failed", exc_info=error)
                 job.fail(error)
-            else:
-                sources[job] = source, title.tokenizer.num_truncated > before
         with self._changed:
-            for job, (source, truncated) in sources.items():
-                job.source, job.truncated = source, truncated
+            for job, source in sources.items():
+                job.source = source
             self._changed.notify_all()
 
     def _set_queue(self, jobs: list[Job]) -> None:
@@ -179,7 +168,7 @@ class Batcher:
         start = time.monotonic()
         try:
             title = self._load()
-            title.generate(_WARM_UP, max_new_tokens=2)  # what is done but once, such as loading jieba's dictionary
+            title.generate(_WARM_UP, max_new_tokens=2)  # for what is done only once, such as loading jieba's dictionary
         except Exception as error:
             self._on_failure(error)
             self.state = "failed"
@@ -199,10 +188,10 @@ class Batcher:
                 self._free_since, self._expected = time.monotonic(), len(jobs) + len(self._queue)
 
     def _next_batch(self) -> list[Job]:
-        """Wait for texts and take those that are decoded together out of the queue; none when it is time to end.
+        """Wait for texts and take a batch out of the queue; return an empty one when it is time to end.
 
-        Others are waited for while some are being encoded, or fewer have come than were there before: whoever has been
-        answered may ask again. So a client who is alone does not wait.
+        It waits for further texts while some are being encoded, or while there are fewer than there were with the last
+        batch, since a client that has been answered may ask again. So a single client does not wait.
         """
         with self._changed:
             while True:
@@ -222,9 +211,16 @@ class Batcher:
         return batch
 
     def _decode(self, title: AutoTitle, jobs: list[Job]) -> None:
-        """Answer the jobs. What fails for several is tried for each, so that no text spoils another's answer."""
+        """Answer the jobs. A batch that fails is tried text by text, so that no text spoils another's answer."""
+        on_title = {index: job.on_title for index, job in enumerate(jobs) if job.on_title is not None}
         try:
-            answers = self._search(title, jobs)
+            answers = title.decode_batch(
+                [job.source for job in jobs],
+                jobs[0].config,
+                jobs[0].prefix,
+                lambda index: jobs[index].is_wanted,
+                on_title,
+            )
         except Exception as error:
             logger.error("decoding failed", exc_info=error, extra={"fields": {"texts": len(jobs)}})
             if len(jobs) > 1:
@@ -240,25 +236,12 @@ class Batcher:
                 self._metrics.title_tokens.inc(len(answer.titles[0].ids))
                 job.future.set_result(answer)
 
-    def _search(self, title: AutoTitle, jobs: list[Job]) -> list[Answer]:
-        found = title.decoder.search_batch(
-            [job.source for job in jobs],
-            jobs[0].config,
-            jobs[0].prefix,
-            self._data.window,
-            lambda number: jobs[number].is_wanted,
-            {number: _teller(title, job.on_title) for number, job in enumerate(jobs) if job.on_title is not None},
-        )
-        return [
-            Answer([_hypothesis(title, candidate) for candidate in titles], len(job.source), job.truncated)
-            for job, titles in zip(jobs, found, strict=True)
-        ]
-
 
 def _first_batch(queue: Sequence[Job]) -> tuple[list[Job], bool]:
-    """Return the first text with those behind it that have its options and fit in with it; and whether it is full.
+    """Return the first text and those behind it that have its options and fit into its batch; and whether it is full.
 
-    A batch is within `batch_tokens`: rows times the longest, of texts or of titles to come.
+    Its size, rows times the longest text or title to come, is at most `batch_tokens`; it is full if no text of that
+    length has room.
     """
     first, *others = queue
     config = first.config
@@ -272,20 +255,3 @@ def _first_batch(queue: Sequence[Job]) -> tuple[list[Job], bool]:
             batch.append(job)
             longest = longest_with
     return batch, (len(batch) + 1) * longest > budget
-
-
-def _teller(title: AutoTitle, on_title: Callable[[Hypothesis], None]) -> Callable[[Candidate], None]:
-    """Return what tells of each title that differs from the one before."""
-    last: tuple[int, ...] | None = None
-
-    def tell(candidate: Candidate) -> None:
-        nonlocal last
-        if candidate.ids != last:
-            last = candidate.ids
-            on_title(_hypothesis(title, candidate))
-
-    return tell
-
-
-def _hypothesis(title: AutoTitle, candidate: Candidate) -> Hypothesis:
-    return Hypothesis(title.tokenizer.decode(candidate.ids), candidate.score, candidate.ids)

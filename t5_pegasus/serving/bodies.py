@@ -1,4 +1,4 @@
-"""Reading what a client sends: whole, in time, within a limit, in a type we know, as UTF-8 text, as JSON."""
+"""Read what a client sends: within limits of bytes and seconds, of a known content type, as UTF-8 text, as JSON."""
 
 import asyncio
 import codecs
@@ -10,15 +10,15 @@ from starlette.requests import Request
 
 from .errors import ServiceError
 
-# Bytes of all bodies under way at once, and what one takes at the least: the server's buffer for it.
+# Bytes of all bodies that are being read, and the least that one takes: the server's buffer for it.
 _MOST_BYTES = 2**27
 _BUFFER = 2**16
 
 
 def media_type(request: Request, known: Collection[str], default: str) -> str:
-    """Return the content type of a request, without parameters; `default` where it names none.
+    """Return the content type of a request, without parameters; `default` if it names none.
 
-    Raises ServiceError for one that is not known, for a character set other than UTF-8 and for a compressed body.
+    Raises ServiceError for one that is not in `known`, for a character set other than UTF-8 and for a compressed body.
     """
     header = request.headers.get("content-type", "")
     name, *parameters = (part.strip().lower() for part in header.split(";"))
@@ -43,11 +43,11 @@ def _is_utf8(charset: str) -> bool:
 
 
 class Bodies:
-    """Reads the bodies of requests, as many at once as fit into some memory.
+    """Reads the bodies of requests, as many at once as fit into a fixed amount of memory.
 
     Args:
-        max_bytes: of a body.
-        seconds: that a body may take.
+        max_bytes: the most bytes of a body.
+        seconds: the most seconds that a body may take.
     """
 
     def __init__(self, max_bytes: int, seconds: float) -> None:
@@ -57,8 +57,9 @@ class Bodies:
     async def read_text(self, request: Request) -> str:
         """Return the body of a request, with or without a byte order mark.
 
-        Raises ServiceError for one that is larger than `max_bytes`, as soon as that is known, that takes longer than
-        `seconds`, that finds no room beside others or is not UTF-8, and ClientGoneError where it never comes to an end.
+        Raises ServiceError for a body of more than `max_bytes`, as soon as that is known, for one that takes more than
+        `seconds`, for which there is no room beside others, or that is not UTF-8; ClientGoneError if the connection is
+        closed before its end.
         """
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length[:19]) > self._max_bytes:
@@ -95,11 +96,11 @@ class Bodies:
 
 
 class ClientGoneError(Exception):
-    """The client has closed the connection: there is nobody to answer."""
+    """The client has closed the connection, and nobody waits for an answer."""
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON text says. Raises ServiceError where it is none, also for NaN and Infinity."""
+    """Return the value of a JSON text. Raises ServiceError if it is not JSON, and for NaN and Infinity."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:

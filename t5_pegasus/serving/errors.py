@@ -1,17 +1,17 @@
-"""What a client is told when something is wrong: a status, a code for programs, a sentence for people."""
+"""The errors of the API: a status, a code for programs, a sentence for people."""
 
 from typing import Any
 
 
 class ServiceError(Exception):
-    """An answer other than the one asked for.
+    """An error that the client is told.
 
     Args:
-        status: of HTTP.
-        code: names the reason; clients may rely on it.
-        message: says it, without the text of the request.
-        field: what the request has wrong, such as "parameters.num_beams".
-        headers: further headers of the answer.
+        status: HTTP status.
+        code: the reason; clients may rely on it.
+        message: the reason in words, without the text of the request.
+        field: the field of the request that is wrong, such as "parameters.num_beams".
+        headers: more headers of the answer.
     """
 
     def __init__(

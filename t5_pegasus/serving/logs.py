@@ -12,7 +12,7 @@ logger = logging.getLogger("t5_pegasus.serving")
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, event and the record's fields.
 
-    Of an exception it gives type and places, and its message only with `log_text`: a message may quote the text.
+    Of an exception it has the type and the lines of code, and with `log_text` the message, which may quote the text.
     """
 
     def __init__(self, log_text: bool) -> None:
@@ -41,7 +41,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(level: str, log_text: bool) -> None:
-    """Send our log and uvicorn's to standard error."""
+    """Send our log and uvicorn's to standard error; of uvicorn's only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(log_text))
     for name in ("t5_pegasus.serving", "uvicorn", "uvicorn.error"):

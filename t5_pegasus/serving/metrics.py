@@ -1,4 +1,4 @@
-"""What Prometheus may know: requests, latency, batches, queue. Of all processes, where there are several."""
+"""Metrics for Prometheus: requests, latency, batches, queue; those of all processes together if there are several."""
 
 import os
 
@@ -7,19 +7,19 @@ from prometheus_client import multiprocess
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
-# Where prometheus_client keeps what the processes of one service count; it must be set before it is imported.
+# The variable with the folder where prometheus_client adds up the processes of a service; it reads it when imported.
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The numbers of one process of the service."""
+    """The metrics of one process of the service."""
 
     def __init__(self) -> None:
         self._registry = prometheus_client.CollectorRegistry()
-        registry, several = self._registry, MULTIPROCESS_DIR in os.environ
-        if not several:  # these cannot be added up over processes
+        registry = self._registry
+        if MULTIPROCESS_DIR not in os.environ:  # these cannot be added up over processes
             prometheus_client.ProcessCollector(registry=registry)
             prometheus_client.PlatformCollector(registry=registry)
         self.requests = prometheus_client.Counter(
@@ -41,10 +41,10 @@ class Metrics:
             "t5_pegasus_queue_seconds", "Seconds a text waited", registry=registry, buckets=_SECONDS
         )
         self.queue_length = prometheus_client.Gauge(
-            "t5_pegasus_queue_length", "Texts that wait", registry=registry, multiprocess_mode="livesum"
+            "t5_pegasus_queue_length", "Texts waiting", registry=registry, multiprocess_mode="livesum"
         )
         self.in_progress = prometheus_client.Gauge(
-            "t5_pegasus_requests_in_progress", "Requests under way", registry=registry, multiprocess_mode="livesum"
+            "t5_pegasus_requests_in_progress", "Requests in progress", registry=registry, multiprocess_mode="livesum"
         )
         self.source_tokens = prometheus_client.Counter(
             "t5_pegasus_source_tokens", "Tokens of texts decoded", registry=registry
@@ -54,7 +54,7 @@ class Metrics:
         )
 
     def render(self) -> bytes:
-        """Return all numbers in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         if MULTIPROCESS_DIR not in os.environ:
             return prometheus_client.generate_latest(self._registry)
         registry = prometheus_client.CollectorRegistry()

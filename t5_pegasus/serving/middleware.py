@@ -1,4 +1,4 @@
-"""What is done to every request, whatever it asks for: counted, logged, let in or not, answered even if we fail."""
+"""What happens to every request: its key is checked, it is counted and logged, and answered even if the code fails."""
 
 import hashlib
 import hmac
@@ -16,20 +16,20 @@ from .errors import ServiceError
 from .logs import logger
 from .metrics import Metrics
 
-CLIENT_GONE = 499  # what logs and metrics call an answer that nobody waited for
+CLIENT_GONE = 499  # the status in logs and metrics of an answer that nobody waited for
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def error_response(error: ServiceError) -> JSONResponse:
-    """Return what a client is told of an error."""
+    """Return the response that tells a client of an error."""
     return JSONResponse(error.to_dict(), error.status, error.headers)
 
 
 class Observe:
-    """Logs and counts requests, gives each an id, and turns what nobody caught into a plain 500.
+    """Logs and counts requests, gives each an id, and turns an exception that nobody caught into a plain 500.
 
-    Handlers may add fields to the line of the log through `scope["state"]["log"]`.
+    Handlers may add fields to the request's line of the log through `scope["state"]["log"]`.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -85,22 +85,22 @@ class Observe:
 
 
 def internal_error() -> ServiceError:
-    """Return what a client is told when the fault is ours: nothing of its cause."""
+    """Return the error for a fault of ours; a client is told nothing of its cause."""
     return ServiceError(500, "internal", "the service failed; its log says why")
 
 
 class RequireKey:
-    """Lets requests pass that bear one of the keys, and those for what is open to all.
+    """Lets requests pass that have one of the keys, and those for paths that are open to all.
 
     Args:
-        app: answers them.
-        keys: of which one must stand in `Authorization: Bearer …`; without any, everyone is let in.
+        app: the application behind.
+        keys: one of them must be in `Authorization: Bearer …`; without keys every request passes.
         open_paths: need no key.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: frozenset[str]) -> None:
         self._app, self._open_paths = app, open_paths
-        # Digests, so that the time of a comparison tells neither what a key is nor how long.
+        # Digests, so that the time of a comparison does not depend on a key or its length.
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +116,7 @@ class RequireKey:
         header = dict(scope["headers"]).get(b"authorization", b"")
         scheme, _, key = header.partition(b" ")
         given = _digest(key.strip())
-        # All keys are compared, so that the time does not tell which one it was.
+        # All keys are compared, so that the time does not depend on which one it was.
         found = [hmac.compare_digest(given, digest) for digest in self._digests]
         return scheme.lower() == b"bearer" and any(found)
 

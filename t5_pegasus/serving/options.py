@@ -1,4 +1,4 @@
-"""The options of the service, SageMaker's environment variables among them, and where its model lies."""
+"""The options of the service, SageMaker's environment variables among them, and where its model is."""
 
 import dataclasses
 import os
@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import DataConfig, GenerationConfig, check_choices, option
+from ..config import GenerationConfig, check_choices, option
+from ..decoding.options import DataConfig
+from ..engines.exported import is_exported
 from ..errors import OptionError
-from ..files import read_lines
-from ..locations import FINE_TUNED, choose_model_dir, find_weights, is_exported
+from ..locations import FINE_TUNED, choose_model_dir, find_weights
+from ..text.lines import read_lines
 
 MEDIA_TYPES = ("application/json", "application/jsonlines", "text/plain")
 
@@ -31,7 +33,7 @@ class ServingConfig:
     limit_num_beams: int = option(8, "most num_beams that a request may ask for")
     limit_num_return_sequences: int = option(8, "most num_return_sequences that a request may ask for")
     limit_max_new_tokens: int = option(128, "most max_new_tokens that a request may ask for")
-    api_key_file: str | None = option(None, "file of keys, one a line; requests must then bear one of them")
+    api_key_file: str | None = option(None, "file of keys, one a line; requests must then have one of them")
     allow_origin: str | None = option(
         None, "origin whose pages may call the service (CORS), * for any; none if not given"
     )
@@ -72,7 +74,7 @@ class Model(NamedTuple):
 
 
 class Service(NamedTuple):
-    """Everything a process of the service is started with; it can be sent to a process."""
+    """Everything that a process of the service needs to start; it can be pickled."""
 
     serving: ServingConfig
     model: Model
@@ -81,25 +83,25 @@ class Service(NamedTuple):
     api_keys: tuple[str, ...]
 
 
-EXIT_FAILED = 2  # of a process whose model cannot be loaded; where none ever could be, none could be next time
+EXIT_FAILED = 2  # of a process whose model cannot be loaded: if none could be so far, trying again is no use
 
 
 class Turn(NamedTuple):
-    """When one of several processes listens: the first at once, to say that it loads; the others with their models.
+    """When one of several processes listens: the first at once, to answer that it is loading; the others later.
 
-    Who is let in by a process that has its model finds one in all of them: those that do not listen yet, also because
-    they were started again, take no connection from those that could answer.
+    They wait until they and the first have a model. So no process that is loading, also none that was started again,
+    takes connections from those that can answer.
     """
 
     is_first: bool
-    opened: Any  # a multiprocessing.Event: the first has its model, or has died
-    loaded: Any  # another: some process has its model
+    opened: Any  # multiprocessing.Event: the first process has its model, or has died
+    loaded: Any  # multiprocessing.Event: some process has its model
 
 
 def read_api_keys(path: str | None) -> tuple[str, ...]:
     """Return the keys of a file, one a line, empty lines left out; none for None.
 
-    Raises DataError where it cannot be read, OptionError where it has no key or one that no header can bear.
+    Raises DataError if it cannot be read, OptionError if it has no key or one that cannot be in a header.
     """
     if path is None:
         return ()
@@ -111,8 +113,8 @@ def read_api_keys(path: str | None) -> tuple[str, ...]:
     return keys
 
 
-# What SageMaker sets for its containers, the option it stands for and how its value is read. The service opens one port
-# only, so that SAGEMAKER_SAFE_PORT_RANGE, for ports beside it, is kept to by itself.
+# A variable that SageMaker sets for its containers: the option it sets, and how its value is read. The service opens
+# one port only, so it need not know SAGEMAKER_SAFE_PORT_RANGE, which is for more ports.
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SAGEMAKER_BIND_TO_PORT": ("port", int),
     "SAGEMAKER_MODEL_SERVER_WORKERS": ("workers", int),
@@ -127,7 +129,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def options_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options that SageMaker's variables give, by name; flags go before them.
+    """Return the options that SageMaker's variables set, by name; flags override them.
 
     Raises OptionError for a value that cannot be read.
     """
@@ -144,11 +146,11 @@ def options_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def find_model(
     model_dir: str | None, weights: str | None, engine: str, user_dict: str | None, output_dir: str
 ) -> Model:
-    """Return the model to serve: of the flags, else of /opt/ml/model when it is there, else what other scripts take.
+    """Return the model to serve: that of the flags, else of /opt/ml/model if it exists, else the scripts' default.
 
-    SageMaker unpacks a model to /opt/ml/model (SAGEMAKER_BASE_DIR names another /opt/ml): a model directory or only
-    `best_model.weights`, which then goes with the model directory of the image. Raises OptionError for what is no model
-    directory, CheckpointError where there are no weights.
+    SageMaker unpacks a model to /opt/ml/model (SAGEMAKER_BASE_DIR names another /opt/ml): a model directory, or only
+    `best_model.weights`, for the model directory of the image. Raises OptionError for a path that is not a model
+    directory, CheckpointError if there are no weights.
     """
     mounted = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "model"
     if model_dir is None and weights is None:
@@ -157,15 +159,15 @@ def find_model(
         elif (mounted / FINE_TUNED).is_file():
             weights = str(mounted / FINE_TUNED)
     path = choose_model_dir(model_dir)
-    if not is_exported(path):  # now, so that missing weights are told before anything is started
+    if not is_exported(path):  # now: missing weights are an error before any process starts
         weights = str(find_weights(path, weights, output_dir))
     return Model(path, weights, engine, user_dict)
 
 
 def make_service(serving: ServingConfig, model: Model, generation: GenerationConfig, data: DataConfig) -> Service:
-    """Return what a process is started with.
+    """Return what a process needs to start.
 
-    Raises OptionError where the defaults are beyond what a request may ask for, and what `read_api_keys` raises.
+    Raises OptionError if the defaults exceed what a request may ask for, and what `read_api_keys` raises.
     """
     for name, limit in LIMITS.items():
         if getattr(generation, name) > getattr(serving, limit):

@@ -1,4 +1,4 @@
-"""What requests and answers look like: the models behind both the checks and the OpenAPI document."""
+"""The models of requests and answers, behind both the checks and the OpenAPI document."""
 
 import dataclasses
 import types
@@ -24,8 +24,8 @@ from .options import LIMITS, ServingConfig
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-# What a request may ask of each generation option: bounds of numbers, lengths of texts and lists. Those in LIMITS are
-# the service's to set. Some bounds are narrower than the library's, so that no request can overflow a number.
+# What a request may set each generation option to: bounds of numbers, lengths of texts and lists. The service has flags
+# for those in LIMITS. Some bounds are narrower than the library's, so that no request can overflow a number.
 RANGES: dict[str, dict[str, Any]] = {
     "num_beams": {"ge": 1},
     "max_new_tokens": {"ge": 1},
@@ -47,7 +47,7 @@ RANGES: dict[str, dict[str, Any]] = {
 _LIMITED_AS = {"min_new_tokens": "max_new_tokens", "num_beam_groups": "num_beams"}
 _NOT_OF_A_REQUEST = ("batch_tokens",)  # changes no title
 
-# Something that `str.strip` leaves, said so that JavaScript and Python, whose \s differ, understand the same.
+# A character that `str.strip` leaves, written so that it means the same in JavaScript and Python, whose \s differ.
 HAS_TEXT = r"[^\s\u001c-\u001f\u0085]"
 
 
@@ -61,14 +61,14 @@ class Schemas:
     """The models of requests, as the limits of a service make them.
 
     Args:
-        serving: has the limits.
+        serving: the limits of the service.
         generation: the defaults of the service.
-        vocab_size: of the model; ids of tokens are below it.
+        vocab_size: of the model; token ids are below it.
 
     Attributes:
         Invocation: `{"data": …, "parameters": {…}}`, SageMaker's.
-        TitlesRequest: of /v1/titles.
-        Parameters: generation options; they are optional throughout.
+        TitlesRequest: the request of /v1/titles.
+        Parameters: generation options, all of them optional.
     """
 
     def __init__(self, serving: ServingConfig, generation: GenerationConfig, vocab_size: int) -> None:
@@ -122,7 +122,7 @@ class Schemas:
         )
 
     def config(self, parameters: BaseModel) -> GenerationConfig:
-        """Return the options of a request over the service's. Raises ServiceError where they do not go together."""
+        """Return the service's options with those of a request. Raises ServiceError if they exclude each other."""
         values: dict[str, Any] = {}
         for given, value in parameters.model_dump(exclude_unset=True).items():
             name = self._names[given]
@@ -135,7 +135,7 @@ class Schemas:
             raise ServiceError(422, "invalid_options", str(error), "parameters") from None
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Return default, bounds and meaning of every generation option, as JSON has them."""
+        """Return the default, bounds and meaning of every generation option, as a JSON schema."""
         properties = self.Parameters.model_json_schema()["properties"]
         found = {}
         for name in self._fields:
@@ -145,7 +145,7 @@ class Schemas:
 
 
 def _json_type(hint: Any, limits: dict[str, Any], vocab_size: int) -> Any:
-    """Return what pydantic makes of a field's type: lists for tuples, and ids of tokens within the vocabulary."""
+    """Return pydantic's type for a field's: lists for tuples, and token ids within the vocabulary."""
     if isinstance(hint, types.UnionType):
         return _json_type(typing.get_args(hint)[0], limits, vocab_size) | None
     if typing.get_origin(hint) is tuple:
@@ -157,12 +157,12 @@ def _json_type(hint: Any, limits: dict[str, Any], vocab_size: int) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """Return 4 for 4.0: to JSON it is a whole number as well."""
+    """Return 4 for 4.0, which is an integer in JSON, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a request, whole in itself: its generation options stand in their place."""
+    """Return the JSON schema of a request without references: its generation options are written out."""
     schema = model.model_json_schema()
     parameters = schema.pop("$defs")["Parameters"]
     schema["properties"]["parameters"] = {**parameters, "description": "generation options"}
@@ -170,28 +170,28 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def validate(model: type[BaseModel], value: Any) -> Any:
-    """Return a model of what a request says. Raises ServiceError for the first thing it has wrong."""
-    _refuse_crowd(model, value)
+    """Return the model of a request. Raises ServiceError for the first thing that is wrong."""
+    _refuse_many_keys(model, value)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise _service_error(error) from None
 
 
-def _refuse_crowd(model: Any, value: Any, place: str = "") -> None:
-    """Refuse more keys than there are fields, since pydantic would tell of each that is unknown: at length."""
+def _refuse_many_keys(model: Any, value: Any, prefix: str = "") -> None:
+    """Refuse more keys than there are fields: pydantic would take long to list all that are unknown."""
     if not isinstance(value, dict):
         return
     fields = model.model_fields
     if len(value) > len(fields):
-        code = "unknown_option" if place else "unknown_field"
+        code = "unknown_option" if prefix else "unknown_field"
         key = next(key for key in value if key not in fields)[:100].encode("utf-8", "replace").decode()
-        raise ServiceError(422, code, _MESSAGES[code], place + key)
+        raise ServiceError(422, code, _MESSAGES[code], prefix + key)
     if "parameters" in fields:
-        _refuse_crowd(fields["parameters"].annotation, value.get("parameters"), "parameters.")
+        _refuse_many_keys(fields["parameters"].annotation, value.get("parameters"), "parameters.")
 
 
-# pydantic's types of errors, and what they are called here. What is not listed is a wrong type.
+# pydantic's types of errors, and our codes. Any other is a wrong type.
 _CODES = {
     "missing": "missing_field",
     "extra_forbidden": "unknown_field",
@@ -225,16 +225,16 @@ _MESSAGES = {
 
 def _service_error(error: ValidationError) -> ServiceError:
     first = error.errors(include_url=False, include_input=False)[0]
-    places = [str(place) for place in first["loc"]]
-    if places[1:2] in (["text"], ["texts"]):  # a tag of the union, not a place in the request
-        del places[1]
+    path = [str(part) for part in first["loc"]]
+    if path[1:2] in (["text"], ["texts"]):  # a tag of the union, not a field of the request
+        del path[1]
     code = _CODES.get(first["type"], "wrong_type")
-    if places[:1] == ["parameters"]:
+    if path[:1] == ["parameters"]:
         code = _CODES_OF_OPTIONS.get(code, code)
     message = _MESSAGES.get(code, _sentence(first["msg"]))
     if first["type"] == "model_type":
         message = "it must be a JSON object"
-    return ServiceError(422, code, message, ".".join(places)[:100] or None)
+    return ServiceError(422, code, message, ".".join(path)[:100] or None)
 
 
 def _sentence(message: str) -> str:
@@ -277,7 +277,7 @@ class InvocationAnswer(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """What the service has and admits."""
+    """The answer of /v1/model: the model, the limits and the generation options."""
 
     model: str
     max_source_length: int = Field(description="tokens of a text that the model reads")
@@ -288,7 +288,7 @@ class ModelAnswer(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong."""
+    """The error."""
 
     code: str = Field(description="names the reason")
     message: str
@@ -296,7 +296,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """The answer where something is wrong."""
+    """The answer if something is wrong."""
 
     error: ErrorDetail
 

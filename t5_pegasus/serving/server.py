@@ -1,4 +1,4 @@
-"""A process of the service: uvicorn, which ends by answering everything it has been asked."""
+"""A process of the service: uvicorn, which answers every request it has accepted before it ends."""
 
 import asyncio
 import multiprocessing
@@ -18,12 +18,12 @@ from ..serving import logs
 from .app import App
 from .options import EXIT_FAILED, Service, Turn
 
-_SECONDS_IDLE = 30  # that a connection may be kept open between requests
-_SECONDS_TO_LEAVE = 1.0  # for open connections to send what is on its way, once the service is being stopped
+_SECONDS_IDLE = 30  # a connection may be open between requests
+_SECONDS_TO_LEAVE = 1.0  # for requests that are on their way over open connections when the service is stopped
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that ends connections on which no request comes to be: idle ones, and heads sent byte by byte."""
+    """HTTP/1.1 that closes connections without a complete request: idle ones, and those that send it byte by byte."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,8 +46,8 @@ class _Protocol(H11Protocol):
 class Server(uvicorn.Server):
     """Serves an app until SIGTERM or SIGINT.
 
-    It then takes no new connections, answers what has been asked, also what open connections ask within a second, each
-    answer being the connection's last, and ends when all is answered.
+    It then takes no new connections, answers the requests it has and those that come over open connections within a
+    second, each as the last of its connection, and ends.
     """
 
     def __init__(self, app: App) -> None:
@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and to watch over the parent, if any: without it nobody would ever stop this process."""
+        """Begin to listen, and to watch the parent, if any: without it nobody would stop this process."""
         await super().startup(sockets)
         _on_sigterm(self.handle_exit)
         parent = multiprocessing.parent_process()
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let everyone leave who has come."""
+        """Answer what has come, and end."""
         self._app.drain()
         for server in self.servers:
             server.close()
@@ -91,10 +91,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle signals while serving; to be stopped by one is not an error, and is not passed on.
+        """Handle signals while serving; one that stops the service is not an error, and is not raised again.
 
-        SIGTERM ends a process that does not listen yet at once, whatever its threads are at: who connected now would
-        wait for nothing.
+        SIGTERM ends a process that does not listen yet at once, whatever its threads are doing: a client that connected
+        now would wait in vain.
         """
         with super().capture_signals():
             _on_sigterm(signal.SIG_DFL)
@@ -103,17 +103,17 @@ class Server(uvicorn.Server):
 
 
 def _on_sigterm(handler: Any) -> None:
-    if threading.current_thread() is threading.main_thread():  # no other may
+    if threading.current_thread() is threading.main_thread():  # only it may
         signal.signal(signal.SIGTERM, handler)
 
 
 def serve_process(service: Service, listener: socket.socket, turn: Turn | None = None) -> int:
-    """Serve in this process until it is told to stop; return its exit code.
+    """Serve in this process until a signal stops it; return its exit code.
 
     Args:
         service: options.
         listener: a listening socket.
-        turn: when to listen, of one of several processes.
+        turn: when to listen, for one of several processes.
     """
     logs.set_up(service.serving.log_level, service.serving.log_text)
     failure: list[Exception] = []
@@ -121,7 +121,7 @@ def serve_process(service: Service, listener: socket.socket, turn: Turn | None =
     def on_failure(error: Exception) -> None:
         failure.append(error)
         server.should_exit = True
-        listeners.clear()  # so that it does not begin to listen, if it does not yet
+        listeners.clear()  # if it does not listen yet, it never does
 
     listeners = [listener]
     server = Server(App(service, on_failure=on_failure, turn=turn))

@@ -1,4 +1,4 @@
-"""The page and what it loads: a handful of files by their names, none of which a request can choose."""
+"""The page and what it loads: a fixed set of files, so that no request chooses a path on the disk."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ FILES = {
     "/samples.json": ("samples.json", "application/json"),
 }
 
-# Nothing from elsewhere, nothing inline, no frame round it.
+# Nothing from other hosts, nothing inline, not inside a frame.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -27,7 +27,7 @@ _HEADERS = {
 
 
 def handler(path: str) -> Callable[[], Awaitable[Response]]:
-    """Return what answers requests for a path of FILES."""
+    """Return the handler for a path of FILES."""
     name, media_type = FILES[path]
     content = (_DIR / name).read_bytes()
 

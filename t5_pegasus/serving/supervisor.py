@@ -1,4 +1,4 @@
-"""Several processes of the service behind one port: started, watched, started again when one dies, stopped together."""
+"""Several processes of the service behind one port: start, watch, restart when one dies, stop together."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -18,11 +18,11 @@ from .options import EXIT_FAILED, Service, Turn
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _LONGEST_PAUSE = 30.0  # seconds before a process that keeps dying is started again
-_SECONDS_OF_HEALTH = 30.0  # a process that has lived so long is not one that keeps dying
+_SECONDS_OF_HEALTH = 30.0  # after which a process does not count as one that keeps dying
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Raises OptionError where the address cannot be had."""
+    """Return a socket that listens. Raises OptionError if the address is in use or is not this machine's."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(service: Service) -> int:
-    """Serve until told to stop by SIGTERM or Ctrl-C; return the exit code."""
+    """Serve until SIGTERM or Ctrl-C; return the exit code."""
     listener = listen(service.serving.host, service.serving.port)
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
@@ -45,7 +45,8 @@ def serve(service: Service) -> int:
 
         return serve_process(service, listener)
     with tempfile.TemporaryDirectory(prefix="t5_pegasus_metrics_") as folder:
-        # Before the processes import prometheus_client; it is how they count together.
+        # prometheus_client adds up the processes in it. The name is metrics.MULTIPROCESS_DIR, but that module imports
+        # prometheus_client, which must not happen before this is set.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         return Supervisor(service, listener).run()
 
@@ -60,7 +61,7 @@ class Supervisor:
         self._should_stop = False
 
     def run(self) -> int:
-        """Run until told to stop, or until a process cannot load its model and none has; return the exit code."""
+        """Run until a signal, or until a process cannot load its model and none has one; return the exit code."""
         logs.set_up(self._service.serving.log_level, self._service.serving.log_text)
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         slots = [_Slot() for _ in range(self._service.serving.workers)]
@@ -76,7 +77,7 @@ class Supervisor:
                     if slot.process is not None and slot.process.exitcode is not None:
                         if slot.process.exitcode == EXIT_FAILED and not self._loaded.is_set():
                             code, self._should_stop = EXIT_FAILED, True
-                        self._bury(slot)
+                        self._on_death(slot)
         finally:
             self._stop([slot.process for slot in slots if slot.process is not None])
             for number, handler in handlers.items():
@@ -93,13 +94,13 @@ class Supervisor:
         logger.info("process started", extra={"fields": {"worker": process.pid}})
         return process
 
-    def _bury(self, slot: "_Slot") -> None:
+    def _on_death(self, slot: "_Slot") -> None:
         from prometheus_client import multiprocess
 
         assert slot.process is not None
         fields = {"worker": slot.process.pid, "exit_code": slot.process.exitcode}
         logger.error("process died", extra={"fields": fields})
-        self._opened.set()  # had it been the first, the others would wait for it in vain
+        self._opened.set()  # if it was the first, the others would wait for it in vain
         multiprocess.mark_process_dead(slot.process.pid)  # type: ignore[no-untyped-call]
         if time.monotonic() - slot.started > _SECONDS_OF_HEALTH:
             slot.deaths = 0
@@ -107,8 +108,8 @@ class Supervisor:
         slot.process, slot.deaths, slot.start_at = None, slot.deaths + 1, time.monotonic() + pause
 
     def _stop(self, processes: list[SpawnProcess]) -> None:
-        """End all processes, each after it has answered what it has been asked."""
-        self._listener.close()  # theirs are copies: as long as one is open, connections are taken and not answered
+        """End all processes, each after it has answered its requests."""
+        self._listener.close()  # a connection is accepted while any copy is open, also theirs
         for process in processes:
             process.terminate()
         deadline = time.monotonic() + self._service.serving.timeout + self._service.serving.body_timeout + 15
@@ -120,7 +121,7 @@ class Supervisor:
 
 
 class _Slot:
-    """A place for a process: what runs in it, since when, and how often one has died of late."""
+    """One of the workers: its process, since when it runs, and how often one has died of late."""
 
     def __init__(self) -> None:
         self.process: SpawnProcess | None = None
@@ -129,7 +130,7 @@ class _Slot:
 
 
 def _work(service: Service, listener: socket.socket, number: int, turn: Turn) -> None:
-    """Be a process of the service, on its share of the cores: with threads for all of them they would only jostle."""
+    """Be a process of the service, on its share of the cores: threads of all processes on all cores slow each other."""
     from .server import serve_process
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: no tracebacks from half-started ones

@@ -1,10 +1,10 @@
-"""What BERT makes of characters: normalised, set apart as words of their own, or left out."""
+"""Characters as BERT's tokenizer treats them: normalised, words of their own, or left out."""
 
 import functools
 import re
 import unicodedata
 
-# Characters that BERT sets apart as words of their own: first and last code point of each block.
+# Characters that BERT makes words of their own: first and last code point of each block.
 _CJK_BLOCKS = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -20,31 +20,31 @@ _CJK_BLOCKS = (
 def normalize(text: str) -> str:
     """Return the text in lower case, decomposed (NFD) and without combining marks, as bert4keras does."""
     text = unicodedata.normalize("NFD", text.lower())
-    if _perhaps_marked().search(text):
+    if _may_have_marks().search(text):
         text = "".join(character for character in text if unicodedata.category(character) != "Mn")
     return text
 
 
 @functools.cache
-def _perhaps_marked() -> re.Pattern[str]:
-    """Return a pattern for a combining mark or any character beyond the 16-bit ones, among which `re` is slow."""
+def _may_have_marks() -> re.Pattern[str]:
+    """Return a pattern for a combining mark or any character above U+FFFF, where `re` is slow to tell marks."""
     marks = (chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) == "Mn")
     return re.compile(f"[{''.join(marks)}\U00010000-\U0010ffff]")
 
 
 class _Spacing(dict[int, str]):
-    """For `str.translate`: a code point to what `_set_apart` makes of it, reckoned when first met."""
+    """For `str.translate`: code points to the result of `_spaced`, computed when they first occur."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = _set_apart(chr(code))
+        self[code] = _spaced(chr(code))
         return self[code]
 
 
 SPACING = _Spacing()
 
 
-def _set_apart(character: str) -> str:
-    """Return the character with spaces round it if it is a word by itself, nothing if it is invisible."""
+def _spaced(character: str) -> str:
+    """Return the character with spaces around it if it is a word by itself, nothing if it is invisible."""
     code = ord(character)
     category = unicodedata.category(character)
     if is_cjk(character) or _is_punctuation(character):
@@ -57,13 +57,13 @@ def _set_apart(character: str) -> str:
 
 
 def is_cjk(character: str) -> bool:
-    """Tell whether BERT treats the character as Chinese: ideographs only, no kana and no punctuation."""
+    """Return whether BERT treats the character as Chinese: ideographs only, no kana and no punctuation."""
     code = ord(character)
     return any(first <= code <= last for first, last in _CJK_BLOCKS)
 
 
 def is_latin(character: str) -> bool:
-    """Tell a letter or digit of half width, of any script, from Chinese and from punctuation."""
+    """Return whether the character is a letter or digit of half width, of any script but Chinese."""
     return character.isalnum() and not is_cjk(character) and unicodedata.east_asian_width(character) not in "WF"
 
 

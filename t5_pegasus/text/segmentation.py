@@ -1,4 +1,4 @@
-"""Texts cut into words as `jieba.cut(text, HMM=False)` cuts them, by rjieba where it is installed."""
+"""Texts cut into words as by `jieba.cut(text, HMM=False)`; rjieba does it if it is installed."""
 
 import functools
 import importlib.util
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from ..files import read_lines
 from .characters import normalize
+from .lines import read_lines
 
-_MOST_FREQUENT = 10**12  # of a user word, in rjieba; the whole of its own dictionary comes to 6 * 10**7
+_HIGHEST_FREQUENCY = 10**12  # of a user word, in rjieba; those of its own dictionary add up to 6 * 10**7
 
 Cut = Callable[[str], Iterable[str]]
 
 
 def read_user_dict(user_dict: str | Path) -> list[tuple[str, int | None]]:
-    """Return (word, frequency or None) of each line `word [frequency] [tag]`; words are normalised as texts are."""
+    """Return (word, frequency or None) of each line `word [frequency] [tag]`, the words normalised as texts are."""
     words = []
     for line in read_lines(user_dict):
         match = re.fullmatch(r"(.+?)(?: ([0-9]+))?(?: [a-z]+)?", line.strip())
@@ -26,14 +26,14 @@ def read_user_dict(user_dict: str | Path) -> list[tuple[str, int | None]]:
 
 
 def load_cut(user_dict: str | Path | None = None) -> Cut:
-    """Return a function that cuts a text into words as the tokenizer does, before the vocabulary has its say."""
+    """Return a function that cuts a text into words as the tokenizer does, before it looks them up."""
     return make_cut([] if user_dict is None else read_user_dict(user_dict))
 
 
 def make_cut(user_words: list[tuple[str, int | None]]) -> Cut:
-    """Return a function that cuts as `jieba.cut(text, HMM=False)` does, by rjieba where it is installed.
+    """Return a function that cuts as `jieba.cut(text, HMM=False)` does, with rjieba if it is installed.
 
-    The dictionary is its own, so that user words neither leak into the user's jieba nor come from there.
+    It has a dictionary of its own, so that user words neither leak into the caller's jieba nor come from there.
     """
     with_rjieba = importlib.util.find_spec("rjieba") is not None
     if with_rjieba and not user_words:
@@ -46,30 +46,30 @@ def make_cut(user_words: list[tuple[str, int | None]]) -> Cut:
     segmenter.initialize()
     for word, frequency in user_words:
         segmenter.add_word(word, frequency)
-    # jieba's sum counts a word that is given anew twice; rjieba's does not, until it is given the difference.
+    # jieba counts a word that is added again twice in its sum of frequencies; rjieba does not and gets the difference.
     user_frequencies = {word: segmenter.FREQ[word] for word, _ in user_words}
     counted_twice = segmenter.total - sum(segmenter.FREQ.values())
-    # With frequency 0 jieba takes a word out of its dictionary; rjieba cannot, nor count beyond its integers.
-    if with_rjieba and all(0 < frequency <= _MOST_FREQUENT for frequency in user_frequencies.values()):
+    # Frequency 0 removes a word from jieba's dictionary; rjieba cannot do that, nor count beyond its integers.
+    if with_rjieba and all(0 < frequency <= _HIGHEST_FREQUENCY for frequency in user_frequencies.values()):
         return _rjieba_cut(user_frequencies, counted_twice)
     return functools.partial(segmenter.cut, HMM=False)
 
 
 def _rjieba_cut(user_frequencies: dict[str, int], add_to_sum: int) -> Cut:
-    """Return rjieba's cut with further words, and a number added to the sum that all frequencies are measured by."""
+    """Return rjieba's cut with further words, and a number added to the sum that frequencies are divided by."""
     import rjieba
 
     segmenter = rjieba.Jieba()
     for word, frequency in user_frequencies.items():
         segmenter.add_word(word, frequency, None)
     if add_to_sum:
-        segmenter.add_word("\n", add_to_sum, None)  # a word that no text has, since line ends stand alone
+        segmenter.add_word("\n", add_to_sum, None)  # never part of a longer word, since line ends are cut off alone
     return functools.partial(_cut_by_rjieba, segmenter)
 
 
-# Kept from rjieba, since each is a word by itself to jieba: ideographs that rjieba lets words be made of (they stand
-# alone in the end, but near one it would weigh the same cuts in another order of additions, and rounding may break a
-# tie the other way), and halves of surrogate pairs, as broken JSON has them, which rjieba does not take.
+# Not passed to rjieba, since each is a word by itself to jieba: ideographs that rjieba allows in words (they end up
+# alone, but near one it would add the same numbers in another order, and rounding may break a tie the other way), and
+# halves of surrogate pairs, as broken JSON has them, which rjieba does not accept.
 _APART = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\ud800-\udfff\uf900-\ufaff\U00020000-\U0003ffff])")
 
 

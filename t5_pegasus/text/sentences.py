@@ -1,4 +1,4 @@
-"""Texts cut into sentences or pieces, and these gathered into chunks that a model can read."""
+"""Texts split into sentences or pieces, and these gathered into chunks that a model can read."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -7,12 +7,12 @@ PIECE_LENGTH = 32
 SEPARATORS = "\n。"
 MIN_PIECES = 3
 
-# A run of stops with the quotes and brackets that close after it and white space, but for the indent of the next line;
-# or the end of a line, with blank lines after it.
+# A run of stops with the closing quotes and brackets and the white space after it, except for the indent of the next
+# line; or the end of a line, with blank lines after it.
 _STOPS = re.compile(r"([。！？；…!?.]+)((?:[”’」』》】）\])\"']+[。！？；…!?.]*)*)(\s*\n|[^\S\n]*)|\n(?:\s*\n)?")
 _CHINESE_STOPS = frozenset("。！？；…")
 _FIRST_CJK = "\u2e80"  # from here on, Unicode has Chinese characters and full-width signs
-# Before a stop that ends no sentence: an initial (J. Smith, U.S.), an abbreviation, the number of an item.
+# What precedes a stop that ends no sentence: an initial (J. Smith, U.S.), an abbreviation, the number of an item.
 _ABBREVIATION = re.compile(
     r"(?:\b[a-z]|\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|cf|al|fig|figs|eq|no|vol|pp?|ch|sec|inc|ltd|co|corp|dept|univ"
     r"|approx|est|ver|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)|^\s*\d{1,3})$",
@@ -23,10 +23,10 @@ _ABBREVIATION = re.compile(
 def split_sentences(text: str) -> list[str]:
     """Split a text into sentences; joined, they are the text again, character by character.
 
-    A sentence ends after a run of 。！？；… or at a line end, with the quotes and brackets that close there and the
-    white space that follows (the indent of a line is its own). After . ! ? it ends only before white space, Chinese or
-    the end of the text, and not after an abbreviation, an initial or the number of an item: 3.14, Node.js, e.g. and 1.
-    end nothing.
+    A sentence ends after a run of 。！？；… or at the end of a line, with the quotes and brackets that close there and
+    the white space that follows (a line's indent belongs to the line). After . ! ? it ends only before white space,
+    Chinese or the end of the text, and not after an abbreviation, an initial or the number of an item: 3.14, Node.js,
+    e.g. and 1. end nothing.
     """
     sentences, start = [], 0
     for match in _STOPS.finditer(text):
@@ -34,7 +34,7 @@ def split_sentences(text: str) -> list[str]:
         end = match.end()
         if stops is not None:
             for number, quote in enumerate(closers):
-                # A straight quote closes if an odd number of them stands before it in the sentence; else it opens.
+                # A straight quote closes if the sentence has an odd number of them before it; else it opens.
                 before = match.end(1) + number
                 if quote in "\"'" and text.count(quote, start, before) % 2 == 0:
                     end, space = before, ""
@@ -52,11 +52,11 @@ def split_sentences(text: str) -> list[str]:
 
 
 def split_pieces(text: str, length: int = PIECE_LENGTH, separators: str = SEPARATORS) -> list[str]:
-    """Split a document into pieces of about `length` characters, each ending where a separator stands.
+    """Split a document into pieces of about `length` characters, each ending at a separator.
 
     Equal to bert4keras's `text_segmentate(text, length, separators)` without its empty pieces: cut after the first
-    separator, neighbours gathered up to `length`, and what is still longer cut after the next separator. What has none
-    stays whole, however long. White space at the edges of pieces falls away; no other character does.
+    separator, neighbours joined up to `length`, and what is still longer cut after the next separator. Text without a
+    separator stays whole, however long. White space around pieces is dropped, and no other character.
     """
     text = text.strip()
     if not text:
@@ -74,14 +74,14 @@ def split_pieces(text: str, length: int = PIECE_LENGTH, separators: str = SEPARA
     return pieces + split_pieces(run.removesuffix(separator), length, finer)
 
 
-# A row a way to cut a document into what gap sentences are chosen from.
+# Ways to split a document into the units that gap sentences are chosen from.
 SPLITTERS: dict[str, Callable[[str], list[str]]] = {"pieces": split_pieces, "sentences": split_sentences}
 
 
 def gather_chunks(pieces: Iterable[str], max_chars: float, min_pieces: int = MIN_PIECES) -> Iterator[list[str]]:
-    """Yield runs of neighbouring pieces: as many as fit `max_chars` characters, or `min_pieces` where fewer fit.
+    """Yield runs of neighbouring pieces: as many as fit into `max_chars` characters, but at least `min_pieces`.
 
-    What is left at the end is a chunk if it has `min_pieces`; else it is dropped, as in the official recipe.
+    The rest at the end is a chunk if it has `min_pieces`; else it is dropped, as in the official recipe.
     """
     chunk: list[str] = []
     chars = 0

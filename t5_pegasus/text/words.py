@@ -1,9 +1,9 @@
 """A word vocabulary: which words are its tokens, and how it cuts a text.
 
-The kinds of tokens stand in the order of the official vocabulary: special tokens at their ids, single characters,
-words, `##` pieces. Words are those of jieba's dictionary, since jieba can cut no others, and what it cuts from a corpus
-besides: English words and numbers. They are ranked by how often they stand in the corpus, then by the frequency that
-jieba's dictionary gives; without a corpus by the latter alone. The same input gives the same file, byte for byte.
+The kinds of tokens are in the order of the official vocabulary: special tokens at their ids, single characters, words,
+`##` pieces. Words are those of jieba's dictionary, since jieba can cut no others, and what else it cuts from a corpus:
+English words and numbers. They are ranked by their frequency in the corpus, then by that in jieba's dictionary; without
+a corpus by the latter alone. The same input gives the same file, byte for byte.
 """
 
 import dataclasses
@@ -25,21 +25,19 @@ from .tokenizer import PegasusTokenizer
 SPECIAL_TOKENS = ("[PAD]", *(f"[unused{n}]" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>")
 
 _ASCII = "".join(sorted(set(string.printable) - set(string.whitespace) - set(string.ascii_uppercase)))
-
 _MARKS = (
     "，。、；：？！…—～·“”‘’（）《》〈〉「」『』【】〔〕％＋－＝／＂＃＆＊＜＞＠［］｛｝｜￥"
     "–―‧′″°℃§×÷±≈≠≤≥∞→←↑↓√∑△○●◎◇◆□■★☆①②③④⑤⑥⑦⑧⑨⑩０１２３４５６７８９αβγδεθλμπρστφω"
 )
-
 _LETTERS = string.digits + string.ascii_lowercase
 
-# What WordPiece cuts into pieces: all other scripts come from jieba character by character.
+# What WordPiece cuts into pieces: of all other scripts, jieba returns single characters.
 _LATIN = re.compile("[0-9a-z]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-    """How large a vocabulary is and how it is divided."""
+    """Size of a vocabulary and how it is divided."""
 
     size: int = option(7000, "tokens in the vocabulary, all kinds together")
     num_characters: int | None = option(
@@ -48,10 +46,10 @@ class VocabularyConfig:
     num_pieces: int | None = option(
         None, "## pieces among them, at most; the 36 letters and digits or 3 in 100, if not given"
     )
-    min_count: int = option(5, "how often English words, numbers and rare signs must stand in the corpus to be tokens")
+    min_count: int = option(5, "how often English words, numbers and rare signs must occur in the corpus to be tokens")
 
     def __post_init__(self) -> None:
-        """Raise OptionError where the fixed part does not fit."""
+        """Raise OptionError if the fixed part does not fit."""
         fixed = len(SPECIAL_TOKENS) + len(_fixed_characters()) + len(_LETTERS)
         if self.characters < 1 or self.size < fixed + self.characters:
             raise OptionError(
@@ -76,16 +74,16 @@ class VocabularyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Coverage:
-    """How a vocabulary cuts a text. Characters are counted after normalising, white space left out."""
+    """How a vocabulary cuts a text. Characters are counted after normalisation, without white space."""
 
     characters: int
     tokens: int
-    unknown_characters: int  # of which [UNK] is all that is left
+    unknown_characters: int  # those that became [UNK]
     words: int  # of two characters and more, as jieba cuts them
-    whole_words: int  # those which are one token
+    whole_words: int  # those that are one token
 
     def to_dict(self) -> dict[str, float]:
-        """Return the counts and the three shares made of them; 0 for a text of nothing."""
+        """Return the counts and three ratios made of them."""
         characters, words = max(self.characters, 1), max(self.words, 1)
         return {
             **dataclasses.asdict(self),
@@ -111,10 +109,10 @@ def build_vocabulary(
     Args:
         config: size and division.
         counts: how often each word stands in a corpus (`count_words`).
-        existing: tokens of another vocabulary. Those that a text can have go before all others of their kind: a larger
-            size extends that vocabulary, a smaller one leaves the most frequent of it.
+        existing: tokens of another vocabulary. Those that a text can have come before all others of their kind: a
+            larger size extends that vocabulary, a smaller one keeps its most frequent tokens.
 
-    Raises OptionError where so many tokens do not exist.
+    Raises OptionError if there are not so many tokens.
     """
     counts, existing = Counter(counts or {}), frozenset(existing)
     frequencies = _jieba_frequencies()
@@ -137,7 +135,7 @@ def build_vocabulary(
     num_pieces = min(config.pieces, room)
     tails = _tails({*fixed, *ranked[: room - num_pieces]}, {word: counts[word] for word in met})
     pieces = _choose_pieces(tails, existing, num_pieces, config.min_count)
-    # Where there are fewer pieces than there may be, words take their place.
+    # If there are fewer pieces than allowed, there are more words.
     num_words = room - len(pieces)
     if num_words > len(ranked):
         raise OptionError(f"size must be at most {config.size - num_words + len(ranked)}, got {config.size}")
@@ -170,9 +168,9 @@ def _fixed_characters() -> list[str]:
 
 
 def _jieba_frequencies() -> Counter[str]:
-    """Return how often each word of jieba's dictionary and each of their characters was met in jieba's own corpus.
+    """Return the frequency, in jieba's own corpus, of each word of its dictionary and of each of their characters.
 
-    Words such as "T恤" are left out, which no text has once it is in lower case.
+    Words such as "T恤" are left out, since no text in lower case has them.
     """
     frequencies: Counter[str] = Counter()
     with importlib.resources.files("jieba").joinpath("dict.txt").open(encoding="utf-8") as file:
@@ -191,7 +189,7 @@ def _common_characters(
 ) -> list[str]:
     """Return the Chinese characters in common use, sorted: those most frequent in the corpus, then GB 2312's level 1.
 
-    Frequency alone would leave out characters every reader knows but seldom meets in the news that jieba counted.
+    Frequency alone would leave out characters that every reader knows but that are rare in the news that jieba counted.
     """
     level_1 = {bytes((row, cell)).decode("gb2312", "ignore") for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF)}
     met: Counter[str] = Counter()
@@ -207,13 +205,13 @@ def _common_characters(
 
 
 def _is_writable(word: str) -> bool:
-    """Tell whether a word can be a line of a vocabulary and is met in a text: not white space, a control or "A"."""
+    """Return whether a word can be a line of a vocabulary and occur in a text: no white space, no control, no "A"."""
     visible = all(unicodedata.category(character)[0] not in "CZ" and character != "\ufffd" for character in word)
     return visible and not word.startswith("##") and normalize(word) == word
 
 
 def _tails(tokens: Collection[str], counts: Mapping[str, int]) -> dict[str, int]:
-    """Return what is left of the English words that are no token, after the longest token they begin with."""
+    """Return the rest of each English word that is no token, after the longest token that it begins with."""
     tails: Counter[str] = Counter()
     for word, count in counts.items():
         if word not in tokens and _LATIN.fullmatch(word):
@@ -223,9 +221,9 @@ def _tails(tokens: Collection[str], counts: Mapping[str, int]) -> dict[str, int]
 
 
 def _choose_pieces(tails: Mapping[str, int], existing: Collection[str], number: int, min_count: int) -> list[str]:
-    """Return at most `number` pieces, without their `##`, by length and then by code point, as the official ones.
+    """Return at most `number` pieces, without their `##`, ordered by length and code point, as the official ones.
 
-    Letters and digits first, then those of the existing vocabulary by how often WordPiece would take them, then the
+    They are the letters and digits, then pieces of the existing vocabulary by how often WordPiece would use them, then
     pairs that byte-pair encoding joins.
     """
     inherited = {token[2:] for token in existing if token.startswith("##") and _LATIN.fullmatch(token[2:])}
@@ -243,7 +241,7 @@ def _choose_pieces(tails: Mapping[str, int], existing: Collection[str], number: 
 
 
 def _longest_pieces(tail: str, known: Collection[str]) -> list[str]:
-    """Cut a tail into pieces as WordPiece does: the longest known one, then the longest of the rest, and so on."""
+    """Cut a tail into pieces as WordPiece does: the longest known piece, then the longest of the rest, and so on."""
     pieces: list[str] = []
     start = 0
     while start < len(tail):
@@ -256,17 +254,17 @@ def _longest_pieces(tail: str, known: Collection[str]) -> list[str]:
 def _join_pairs(sequences: list[tuple[list[str], int]], number: int, min_count: int) -> list[str]:
     """Return `number` new pieces by byte-pair encoding: the most frequent pair of neighbours becomes one, and so on.
 
-    `sequences` are pieces of words with the words' counts; they are joined in place. Fewer are returned where no pair
-    is left that stands `min_count` times. Source: Sennrich et al., https://arxiv.org/abs/1508.07909.
+    `sequences` are pieces of words with the words' counts; they are joined in place. Fewer pieces are returned if no
+    pair is left that occurs `min_count` times. Source: Sennrich et al., https://arxiv.org/abs/1508.07909.
     """
     pairs: Counter[tuple[str, str]] = Counter()
-    places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    sequences_with: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
     def add(index: int, sign: int) -> None:
         pieces, count = sequences[index]
         for pair in itertools.pairwise(pieces):
             pairs[pair] += sign * count
-            places[pair].add(index)
+            sequences_with[pair].add(index)
 
     for index in range(len(sequences)):
         add(index, +1)
@@ -275,12 +273,12 @@ def _join_pairs(sequences: list[tuple[list[str], int]], number: int, min_count: 
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         if pairs[best] < min_count:
             break
-        for index in places.pop(best):
+        for index in sequences_with.pop(best):
             add(index, -1)
             pieces = sequences[index][0]
-            for place in range(len(pieces) - 2, -1, -1):
-                if (*pieces[place : place + 2],) == best:
-                    pieces[place : place + 2] = ["".join(best)]
+            for position in range(len(pieces) - 2, -1, -1):
+                if (*pieces[position : position + 2],) == best:
+                    pieces[position : position + 2] = ["".join(best)]
             add(index, +1)
         joined["".join(best)] = None
     return list(joined)

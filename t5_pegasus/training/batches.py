@@ -12,14 +12,14 @@ _BATCHES_SORTED_TOGETHER = 50
 class Batch(NamedTuple):
     """Pairs that are computed together, and the shape they are padded to."""
 
-    rows: np.ndarray  # int64, the numbers of the pairs
+    rows: np.ndarray  # int64, indices of the pairs
     size: int  # of the batch: the pairs, and rows that are all padding
     source_length: int
     target_length: int
 
 
 def shuffled_batches(lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Divide rows into batches in random order, rows of like length together.
+    """Divide rows into batches in random order, rows of similar length together.
 
     Args:
         lengths: tokens of each row.
@@ -42,7 +42,7 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, random: np.random.
 def pair_batches(
     lengths: np.ndarray, batch_size: int, multiple: int, random: np.random.Generator, devices: int = 1
 ) -> list[Batch]:
-    """Divide pairs into batches of `batch_size` for each device, in random order, sources of like length together.
+    """Divide pairs into batches of `batch_size` for each device, in random order, sources of similar length together.
 
     Args:
         lengths: int [pairs, 2], tokens of source and target.

@@ -2,46 +2,21 @@
 
 import contextlib
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import OptionError, PegasusError
+from ..errors import PegasusError
 from ..networks.backend import tf
-
-
-def _mirrored() -> Any:
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
-
-
-def _multiworker() -> Any:
-    try:
-        config = json.loads(os.environ["TF_CONFIG"])
-        _ = config["cluster"]["worker"], config["task"]["type"], config["task"]["index"]
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
-        raise OptionError(
-            "distribute multiworker needs the environment variable TF_CONFIG, such as "
-            '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}, '
-            f"got {os.environ.get('TF_CONFIG')} ({type(error).__name__}: {error})"
-        ) from error
-
-
-STRATEGIES: dict[str, Callable[[], Any]] = {
-    "none": tf.distribute.get_strategy,
-    "mirrored": _mirrored,
-    "multiworker": _multiworker,
-}
+from .strategies import STRATEGIES
 
 
 @contextlib.contextmanager
 def distributed(name: str) -> Iterator[None]:
-    """Build and train inside the `with` on one device ("none"), on all of this machine or on all machines of TF_CONFIG.
+    """Build and train inside the `with` on the devices of a row of STRATEGIES.
 
-    To be entered before TensorFlow has computed anything. Raises OptionError where TF_CONFIG is missing or malformed,
-    or its port is taken.
+    To be entered before TensorFlow has computed anything. Raises OptionError if TF_CONFIG is missing or malformed, or
+    its port is taken.
     """
     with STRATEGIES[name]().scope():
         yield
@@ -57,9 +32,9 @@ def is_chief() -> bool:
 
 
 def from_chief(names: Sequence[str], compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Return what `compute` returns on the chief: the same figures in all processes, so that they decide alike.
+    """Return what `compute` returns on the chief: the same figures in all processes, so that all decide alike.
 
-    All compute, since whatever makes a variable must be done by all.
+    All processes compute, since a variable must be made by all of them.
     """
     strategy, result = tf.distribute.get_strategy(), compute()
     if strategy.cluster_resolver is None:
@@ -74,7 +49,7 @@ def from_chief(names: Sequence[str], compute: Callable[[], dict[str, float]]) ->
 
 
 def check_alike(values: Mapping[str, Any]) -> None:
-    """Raise PegasusError, in all processes of a training, where they do not have the same values, which JSON has."""
+    """Raise PegasusError in all processes of a training if they do not have the same values, of types that JSON has."""
     strategy = tf.distribute.get_strategy()
     if strategy.cluster_resolver is None:
         return

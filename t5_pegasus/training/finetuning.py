@@ -1,5 +1,6 @@
-"""Fine-tuning: the loop over epochs, the scores after each, and going on after a stop."""
+"""Fine-tuning: the loop over epochs, the scores after each, and resuming after a stop."""
 
+import dataclasses
 import functools
 import math
 import shutil
@@ -11,32 +12,31 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from ..config import DataConfig, TrainingConfig
 from ..data.examples import Example
+from ..decoding.options import DataConfig
 from ..errors import DataError, OptionError
 from ..locations import FINE_TUNED
-from ..metrics import METRICS, score
+from ..metrics import SCORE_NAMES, score
 from ..networks.backend import tf
 from ..networks.checkpoints import save_weights
-from ..text.tokenizer import PegasusTokenizer
+from ..text.protocol import Tokenizer
 from ..title import AutoTitle
 from .batches import Batch, pair_batches
 from .distribution import check_alike, from_chief, is_chief
-from .optimizer import WarmupLinearDecay, make_optimizer, usual_rate
+from .optimizer import WarmupLinearDecay, make_optimizer
+from .options import TrainingConfig
 from .pairs import PairSource, count_targets, encode_pairs, load_part
-from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "training_log.csv"
 STATE_DIR = "training_state"
 
-_METRIC_NAMES = [name for metric in METRICS.values() for name in metric.names]
-
 
 def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: int) -> list[list[Batch]]:
     """Return the batches of each step of an epoch.
 
-    The order depends on seed and epoch alone, so that a resumed training sees what an uninterrupted one would.
+    The order depends on seed and epoch alone, so that a resumed training sees what an uninterrupted one sees.
     """
     random = np.random.default_rng((config.seed, epoch))
     batches = pair_batches(
@@ -54,14 +54,14 @@ class Trainer:
 
     Args:
         t5: a model that gives logits (`build_model(..., with_lm="linear")`), built under `precision(...)`, and inside
-            `distributed(...)`, where everything else is to be done too.
-        tokenizer: of its vocabulary.
+            `distributed(...)`, as is everything else.
+        tokenizer: of the model's vocabulary.
         config, data: options.
-        output_dir: where files go; made if missing.
+        output_dir: the folder to write to; made if missing.
     """
 
     def __init__(
-        self, t5: Any, tokenizer: PegasusTokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
+        self, t5: Any, tokenizer: Tokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
     ) -> None:
         self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
         self.output_dir = Path(output_dir)
@@ -70,36 +70,30 @@ class Trainer:
     def fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool = False) -> list[Row]:
         """Train and return a row of figures for each epoch, those before a resumed stop included.
 
-        Without `resume` what an earlier run left is put out of the way: its state and log are removed, its best weights
-        are kept as `best_model.weights.previous` once there are new ones.
+        Without `resume` the state and log of an earlier run are removed; its best weights are kept as
+        `best_model.weights.previous` once there are new ones.
 
-        Raises DataError for an empty data set, OptionError for an unknown metric and where there is nothing to resume
-        or it would be with other data or batches, CheckpointError where the state is not of this model or a file cannot
-        be written, PegasusError where training runs out of memory or diverges, or its workers do not have the same to
-        do.
+        Raises DataError for an empty data set, OptionError if there is nothing to resume, or only with other data or
+        batches, CheckpointError if the state is of another model or a file cannot be written, PegasusError if training
+        runs out of memory or diverges, or its workers differ in what they have to do.
         """
         if not train or not valid:
             raise DataError(
                 f"training needs at least one pair to train and one to validate, got {len(train)}, {len(valid)}"
             )
-        if self.config.metric_for_best_model not in _METRIC_NAMES:
-            raise OptionError(
-                f"metric_for_best_model must be one of {', '.join(_METRIC_NAMES)}, "
-                f"got {self.config.metric_for_best_model}"
-            )
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with one_line_errors(self.output_dir, "--batch_size, --max_source_length or --max_target_length"):
+        sizes = "--batch_size, --max_source_length or --max_target_length"
+        with only_run(self.output_dir / STATE_DIR), one_line_errors(self.output_dir, sizes):
             return self._fit(train, valid, resume)
 
     def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:
-        config = self.config
+        # The rate is part of the plan, to which a resumed training is compared.
+        config = dataclasses.replace(self.config, learning_rate=self.config.peak_rate(self.t5.from_scratch))
         pairs = encode_pairs(self.tokenizer, train, self.data)
         plan = plan_of(pairs, config)
         check_alike({**plan, "resume": resume})
         steps = len(epoch_steps(pairs, config, plan["devices"], 1)) * config.num_train_epochs
-        schedule = WarmupLinearDecay(
-            config.learning_rate or usual_rate(config), math.ceil(steps * config.warmup_ratio), steps
-        )
+        schedule = WarmupLinearDecay(config.peak_rate(), math.ceil(steps * config.warmup_ratio), steps)
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
         state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, keep=1)
@@ -120,7 +114,7 @@ class Trainer:
                     )
                     break
                 row = {"epoch": epoch, **self._train_epoch(step, pairs, epoch)}
-                row |= from_chief(_METRIC_NAMES, lambda: self._validate(valid))
+                row |= from_chief(SCORE_NAMES, lambda: self._validate(valid))
                 best_before = max((past[config.metric_for_best_model] for past in history), default=-1.0)
                 history.append(row)
                 if not is_chief():

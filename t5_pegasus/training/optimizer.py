@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..config import LearningConfig
 from ..networks.backend import keras, tf
 from ..networks.checkpoints import named_variables
+from .options import LearningConfig
 
 MIN_SCALE = 1e-3  # so that a weight of zeros can change; Adafactor's epsilon 2
 
@@ -61,11 +61,6 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
             epsilon=self.epsilon,
             grad=gradient,
         )
-
-
-def usual_rate(config: LearningConfig, from_scratch: bool = False) -> float:
-    """Return the peak rate of fine-tuning where none is given."""
-    return (1e-3 if from_scratch else 2e-4) * (10 if config.scale_parameter else 1)
 
 
 def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay) -> Any:

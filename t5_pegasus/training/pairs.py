@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..config import DataConfig, require_only_with
+from ..config import require_only_with
 from ..data.examples import Example, read_examples
 from ..data.shards import open_shards
 from ..decoding.inputs import pad
+from ..decoding.options import DataConfig
 from ..errors import OptionError
-from ..text.tokenizer import PegasusTokenizer
+from ..text.protocol import Tokenizer
 from .batches import Batch
 
 Pairs = list[tuple[list[int], list[int]]]
@@ -29,7 +30,7 @@ class PairSource(Protocol):
         """Return the number of pairs."""
 
     def __getitem__(self, row: int, /) -> tuple[Any, Any]:
-        """Return source and target ids, from [CLS] to [SEP]."""
+        """Return source ids, in their frame, and target ids, from the start token to the end token."""
 
 
 class EncodedPairs:
@@ -49,22 +50,22 @@ class EncodedPairs:
 
 
 def encode_pairs(
-    tokenizer: PegasusTokenizer, examples: Sequence[Example], data: DataConfig, masked: bool = False
+    tokenizer: Tokenizer, examples: Sequence[Example], data: DataConfig, masked: bool = False
 ) -> EncodedPairs:
     """Return the token ids of each example, cut to the lengths of `data`; say on standard error how many were cut.
 
     Where `masked`, a "[MASK]" in a content is that token and not text.
     """
-    before, encode = tokenizer.num_truncated, tokenizer.encode_masked if masked else tokenizer.encode
-    sources = [encode(example.content, data.max_source_length) for example in examples]
-    targets = tokenizer.encode_batch([example.title for example in examples], data.max_target_length)
-    if tokenizer.num_truncated > before:
+    sources = [tokenizer.encode_source(example.content, data.max_source_length, masked) for example in examples]
+    targets = [tokenizer.encode_target(example.title, data.max_target_length) for example in examples]
+    cut = sum(encoded.truncated for encoded in (*sources, *targets))
+    if cut:
         limits = f"max_source_length {data.max_source_length} or max_target_length {data.max_target_length}"
-        print(f"{tokenizer.num_truncated - before} training texts were cut to {limits}", file=sys.stderr)
-    return EncodedPairs(list(zip(sources, targets, strict=True)))
+        print(f"{cut} training texts were cut to {limits}", file=sys.stderr)
+    return EncodedPairs([(source.ids, target.ids) for source, target in zip(sources, targets, strict=True)])
 
 
-def open_pairs(path: Path, tokenizer: PegasusTokenizer, data: DataConfig) -> PairSource:
+def open_pairs(path: Path, tokenizer: Tokenizer, data: DataConfig) -> PairSource:
     """Open a folder of token-id shards, or read and encode any file that `read_examples` takes, [MASK] as a mask.
 
     Raises what these raise, and OptionError for shards of longer texts than `data` allows.
@@ -93,5 +94,5 @@ def load_part(pairs: PairSource, batch: Batch, part: int, parts: int) -> tuple[n
 
 
 def count_targets(pairs: PairSource, batches: Sequence[Batch]) -> int:
-    """Return the target tokens that the model is to write in some batches: all but [CLS]."""
+    """Return the target tokens that the model is to write in some batches: all but the start tokens."""
     return int(sum((pairs.lengths[batch.rows, 1] - 1).sum() for batch in batches))

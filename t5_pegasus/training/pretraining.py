@@ -1,5 +1,6 @@
-"""Pretraining: the loop over steps, checkpoints on the way, and going on where it stopped."""
+"""Pretraining: the loop over steps, checkpoints on the way, and resuming from the last."""
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..config import PretrainingConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text
 from ..locations import pretrained_weights
@@ -18,8 +18,9 @@ from ..networks.checkpoints import save_weights
 from .batches import Batch, bucket_batches
 from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
+from .options import PretrainingConfig
 from .pairs import PairSource, count_targets, load_part
-from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, plan_of, write_log
+from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "pretraining_log.csv"
@@ -48,10 +49,10 @@ class Pretrainer:
 
     Args:
         t5: a model that gives logits (`build_model(..., with_lm="linear")`), built under `precision(...)`, and inside
-            `distributed(...)`, where everything else is to be done too.
+            `distributed(...)`, as is everything else.
         config: options.
-        output_dir: where files go; made if missing.
-        model_dir: whose config.json and vocab.txt are copied there.
+        output_dir: the folder to write to; made if missing.
+        model_dir: its config.json and vocab.txt are copied there.
     """
 
     def __init__(self, t5: Any, config: PretrainingConfig, output_dir: str | Path, model_dir: str | Path) -> None:
@@ -62,23 +63,24 @@ class Pretrainer:
         """Train and return the rows of the log, those before a resumed stop included.
 
         With `resume` training goes on after the last checkpoint, exactly as if it had never stopped, and starts from
-        the beginning where there is none: a scheduler may give the same command again and again.
+        the beginning if there is none: a scheduler may give the same command again and again.
 
-        Raises DataError for no pairs, OptionError where a run or a model would be overwritten, or resumed with other
-        data or other batches, CheckpointError where its state is of another model or a file cannot be written,
-        PegasusError where training runs out of memory or diverges, or its workers do not have the same to do.
+        Raises DataError for no pairs, OptionError if a run or a model would be overwritten, or resumed with other data
+        or other batches, CheckpointError if its state is of another model or a file cannot be written, PegasusError if
+        training runs out of memory or diverges, or its workers differ in what they have to do.
         """
         if not len(pairs):
             raise DataError("pretraining needs at least one pair, got 0")
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with one_line_errors(self.output_dir, "--batch_tokens"):
+        with only_run(self.output_dir / STATE_DIR), one_line_errors(self.output_dir, "--batch_tokens"):
             return self._fit(pairs, resume)
 
     def _fit(self, pairs: PairSource, resume: bool) -> list[Row]:
-        config = self.config
+        # The rate is part of the plan, to which a resumed training is compared.
+        config = dataclasses.replace(self.config, learning_rate=self.config.peak_rate(self.t5.from_scratch))
         plan = plan_of(pairs, config)
         check_alike({**plan, "resume": resume})
-        schedule = WarmupLinearDecay(config.learning_rate or 0, config.warmup_steps, config.max_steps)
+        schedule = WarmupLinearDecay(config.peak_rate(), config.warmup_steps, config.max_steps)
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
         state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, config.save_total_limit)

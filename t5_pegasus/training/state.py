@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import LearningConfig
 from ..errors import CheckpointError, OptionError, PegasusError
-from ..files import atomic_text
+from ..files import atomic_text, only_writer
 from ..networks.backend import tf
 from .distribution import check_alike, is_chief
+from .options import LearningConfig
 from .pairs import PairSource
 
 Row = dict[str, float]
@@ -31,12 +31,12 @@ _DIGESTED_PAIRS = 100
 
 
 def plan_of(pairs: PairSource, config: LearningConfig) -> dict[str, Any]:
-    """Return what a training is, as JSON has it: its pairs, devices and options."""
+    """Return what decides a training, in types that JSON has: its pairs, devices and options."""
     digest = hashlib.sha256()
     size = 2**20  # lengths at a time: those of shards lie on disk
     for first in range(0, len(pairs), size):
         digest.update(pairs.lengths[first : first + size].astype("<i4").tobytes())
-    # To read all pairs would take long; the lengths, in order, tell almost all.
+    # Reading all pairs would take long; their lengths, in order, differ almost surely.
     for row in np.linspace(0, len(pairs) - 1, min(len(pairs), _DIGESTED_PAIRS), dtype=int).tolist():
         for ids in pairs[row]:
             digest.update(ids.astype("<i4").tobytes())
@@ -49,7 +49,7 @@ def plan_of(pairs: PairSource, config: LearningConfig) -> dict[str, Any]:
 
 
 def _check_plan(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise OptionError where a training would go on with other batches; say which other options have changed."""
+    """Raise OptionError if a training would go on with other batches; say which other options have changed."""
     changed = {
         name: f"{name} was {before.get(name)} and is {value}"
         for name, value in now.items()
@@ -81,8 +81,8 @@ class TrainingState:
     """Weights, optimizer and progress in a folder of checkpoints, the last `keep` of them.
 
     A checkpoint is whole or not there. Only the chief of several processes writes; all read, from a folder they share.
-    It keeps the training's plan (see `plan_of`), which one that goes on must have too. Raises CheckpointError where the
-    folder's list of checkpoints is damaged, PegasusError where processes do not see the same last one.
+    It keeps the training's plan (see `plan_of`), to which a resumed one is compared. Raises CheckpointError if the
+    folder's list of checkpoints is damaged, PegasusError if processes do not see the same last one.
     """
 
     def __init__(self, folder: Path, t5: Any, optimizer: Any, plan: Mapping[str, Any], keep: int) -> None:
@@ -112,8 +112,8 @@ class TrainingState:
     def restore(self) -> dict[str, Any]:
         """Set weights and optimizer to the last checkpoint that can be read, and return its progress.
 
-        Raises CheckpointError where none can, or none is of this model and optimizer; OptionError where it is of other
-        pairs or batches.
+        Raises CheckpointError if none can, or none is of this model and optimizer; OptionError if it is of other pairs
+        or batches.
         """
         unread: list[str] = []
         for path in reversed(self._manager.checkpoints):
@@ -152,6 +152,14 @@ def write_log(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
+def only_run(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only run with a folder of checkpoints inside the `with`; of a run's processes the chief holds the lock.
+
+    Raises OptionError if another run is writing it.
+    """
+    return only_writer(folder) if is_chief() else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def one_line_errors(output_dir: Path, sizes: str) -> Iterator[None]:
     """Turn TensorFlow's errors inside the `with` into the user's; `sizes` names the options that decide the memory."""
@@ -164,7 +172,7 @@ def one_line_errors(output_dir: Path, sizes: str) -> Iterator[None]:
 
 
 def check_finite(loss: float, where: str, config: LearningConfig) -> None:
-    """Raise PegasusError where training has diverged."""
+    """Raise PegasusError if training has diverged."""
     if not math.isfinite(loss):
         other = ", or use --mixed_precision bfloat16" if config.mixed_precision == "float16" else ""
         raise PegasusError(f"the loss is {loss} at {where}; lower --learning_rate{other}")

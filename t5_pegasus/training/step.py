@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import LearningConfig
 from ..networks.backend import keras, tf
 from ..networks.t5 import dropout_seed
 from ..networks.t5_description import EMBEDDING, HEAD
 from .loss import head_loss
+from .options import LearningConfig
 
 # Returns part `n` of `m` equal parts of a batch: sources int32 [rows, source_len], targets int32 [rows, target_len].
 Load = Callable[[int, int], tuple[np.ndarray, np.ndarray]]

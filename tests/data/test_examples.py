@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from t5_pegasus.data.examples import PAIRS, READERS, Example, ReadCounts, read_examples, read_texts
+from t5_pegasus.data.examples import READERS, Example, ReadCounts, read_examples, read_texts
+from t5_pegasus.data.records import PAIRS
 from t5_pegasus.errors import DataError, OptionError
 
 CONTENT = "提出一种新的算法,并以实验验证"

@@ -119,7 +119,7 @@ BY_HAND = ["甲乙", "甲丙", "乙丁", "戊己", "甲乙丙丁"]
     ],
 )
 def test_strategies_by_hand(strategy, sentences, ratio, gaps):
-    assert STRATEGIES[strategy](sentences, ratio, random.Random(0)) == gaps
+    assert STRATEGIES[strategy].choose(sentences, ratio, random.Random(0)) == gaps
 
 
 def rouge_1_f1(left, right):
@@ -168,7 +168,7 @@ RATIOS = st.integers(1, 1000).map(lambda thousandths: thousandths / 1000)
 @pytest.mark.parametrize("strategy", SLOW)
 @given(sentences=st.lists(st.text("甲乙丙abA，_。 ", max_size=6), min_size=1, max_size=9), ratio=RATIOS)
 def test_rouge_strategies_are_their_definitions(strategy, sentences, ratio):
-    assert STRATEGIES[strategy](sentences, ratio, random.Random(0)) == SLOW[strategy](sentences, ratio)
+    assert STRATEGIES[strategy].choose(sentences, ratio, random.Random(0)) == SLOW[strategy](sentences, ratio)
 
 
 @given(st.integers(1, 30), RATIOS, st.integers(0, 9))
@@ -176,26 +176,28 @@ def test_the_number_of_gap_sentences(count, ratio, seed):
     sentences = [chr(0x4E00 + i) for i in range(count)]
     for strategy in STRATEGIES.keys() - {"lcs", "dynamic_rouge"}:
         n = slow_count(sentences, ratio, round if strategy in ("random", "lead") else math.floor)
-        assert len(STRATEGIES[strategy](sentences, ratio, random.Random(seed))) == n
+        assert len(STRATEGIES[strategy].choose(sentences, ratio, random.Random(seed))) == n
 
 
 def test_random_and_lead_take_what_uer_takes():
     for count in range(1, 200):
         for strategy in ("random", "lead"):
-            taken = STRATEGIES[strategy](["句"] * count, 0.3, random.Random(0))
+            taken = STRATEGIES[strategy].choose(["句"] * count, 0.3, random.Random(0))
             assert len(taken) == max(1, int(round(count * 0.3, 0)))
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_random_picks_every_sentence_alike_the_last_one_too(count):
-    drawn = Counter(i for seed in range(4000) for i in STRATEGIES["random"](["句"] * count, 0.25, random.Random(seed)))
+    drawn = Counter(
+        i for seed in range(4000) for i in STRATEGIES["random"].choose(["句"] * count, 0.25, random.Random(seed))
+    )
     assert all(abs(drawn[i] - 4000 / count) < 150 for i in range(count)), drawn
 
 
 def test_hybrid_is_random_lead_or_rouge_as_often():
     """The first two and the last two may come by two ways, each other pair by `random` alone."""
     assert slow_rouge(BY_HAND, 0.59) == [2, 4], "rounded down, as all of hybrid"
-    drawn = Counter(tuple(STRATEGIES["hybrid"](BY_HAND, 0.59, random.Random(seed))) for seed in range(6000))
+    drawn = Counter(tuple(STRATEGIES["hybrid"].choose(BY_HAND, 0.59, random.Random(seed))) for seed in range(6000))
     pairs = {(i, j) for i in range(5) for j in range(i + 1, 5)}
     assert drawn.keys() == pairs
     for pair in pairs:
@@ -207,7 +209,9 @@ def test_dynamic_rouge_draws_its_ratio_alike_from_a_third_on():
     """pegasus_large: n = floor(N * ratio * u), at least 1, with u uniform from 0.33 to 1."""
     count, ratio = 10, 0.9
     sentences = [chr(0x4E00 + i) * (i + 1) + "甲" for i in range(count)]
-    drawn = Counter(len(STRATEGIES["dynamic_rouge"](sentences, ratio, random.Random(seed))) for seed in range(6000))
+    drawn = Counter(
+        len(STRATEGIES["dynamic_rouge"].choose(sentences, ratio, random.Random(seed))) for seed in range(6000)
+    )
     low, high = 0.33 * count * ratio, count * ratio
     for n in range(count + 1):
         share = max(0, min(n + 1, high) - max(n, low)) / (high - low)
@@ -218,7 +222,7 @@ def test_dynamic_rouge_takes_the_greatest_scores_but_for_noise():
     # Each is half of its pair's text, so that scores are far apart: whatever the noise, the order is that of `rouge`.
     sentences = [chr(0x4E00 + i) * 3**i for i in range(5) for _ in range(2)]
     for seed in range(50):
-        gaps = STRATEGIES["dynamic_rouge"](sentences, 0.9, random.Random(seed))
+        gaps = STRATEGIES["dynamic_rouge"].choose(sentences, 0.9, random.Random(seed))
         chosen = {sentences[i] for i in gaps}
         assert chosen == {sentences[i] for i in slow_rouge(sentences, len(gaps) / 10)}
 
@@ -230,7 +234,7 @@ def test_the_noise_of_dynamic_rouge_is_normal(less):
     sentences = ["甲" * less, "乙" * 100, *("甲" * less), *("乙" * 100)]
     first = Counter()
     for seed in range(4000):
-        first.update(STRATEGIES["dynamic_rouge"](sentences, 0.001, random.Random(seed)))
+        first.update(STRATEGIES["dynamic_rouge"].choose(sentences, 0.001, random.Random(seed)))
     share = statistics.NormalDist().cdf((less - 100) / (0.2 * 0.2 * math.hypot(less, 100)))
     assert first.keys() == {0, 1}
     assert abs(first[0] / 4000 - share) < 0.025, (first, share)
@@ -250,14 +254,14 @@ def test_words_decide_where_characters_would_choose_otherwise():
     sentences = ["北京人学习", "京剧北城", "我们学习"]
     chosen = {}
     for unit, to_units in UNITS.items():
-        chosen[unit] = STRATEGIES["rouge"](to_units(sentences), 0.3, random.Random(0))
+        chosen[unit] = STRATEGIES["rouge"].choose(to_units(sentences), 0.3, random.Random(0))
     assert chosen == {"char": [0], "word": [2]}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(SENTENCES, st.floats(0.01, 1))
 def test_source_and_target_hold_every_sentence_once_and_in_order(strategy, sentences, ratio):
-    gaps = STRATEGIES[strategy](sentences, ratio, text_rng("".join(sentences)))
+    gaps = STRATEGIES[strategy].choose(sentences, ratio, text_rng("".join(sentences)))
     assert gaps == sorted(set(gaps))
     assert set(gaps) <= set(range(len(sentences)))
     taken = "".join(sentences[i] for i in gaps)
@@ -296,7 +300,7 @@ def test_pairs_of_a_document_with_masks():
     text = "第一句说模型。第二句说数据。第三句说模型和数据。第四句。"
     config = GapSentenceConfig("greedy_rouge", 0.5, sentence_split="sentences", mask_rates="1,0,0,0")
     first, second, third, fourth = split_sentences(text)
-    gaps = STRATEGIES["greedy_rouge"]([first, second, third, fourth], 0.5, random.Random(0))
+    gaps = STRATEGIES["greedy_rouge"].choose([first, second, third, fourth], 0.5, random.Random(0))
     ((source, target),) = pseudo_pairs(text, config)
     assert target == "".join([first, second, third, fourth][i] for i in gaps)
     assert source == "".join(MASK if i in gaps else s for i, s in enumerate([first, second, third, fourth]))
@@ -358,7 +362,7 @@ def test_errors_name_the_rule_and_the_value():
         with pytest.raises(OptionError, match=f"gap_sentence_ratio .* got {ratio}"):
             GapSentenceConfig(gap_sentence_ratio=ratio)
     for rates in ("1", "1,0,0", "1,1,0,0", "a,0,0,1", "-1,0,1,1", "nan,0,0,1", ""):
-        with pytest.raises(OptionError, match=f"mask_rates must be four numbers that make 1 .*, got {rates}"):
+        with pytest.raises(OptionError, match=f"mask_rates must be 4 numbers that make 1 .*, got {rates}"):
             GapSentenceConfig(mask_rates=rates)
     for name, value in (("max_length", 0), ("seed", -1), ("gap_sentence_unit", "byte"), ("mask_span", "all")):
         with pytest.raises(OptionError, match=f"{name} must be .*, got {value}"):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import pretrain_data
-from t5_pegasus.config import DataConfig
 from t5_pegasus.data.gap_sentences import GapSentenceConfig, pseudo_pairs
 from t5_pegasus.data.shards import open_shards
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.text.sentences import gather_chunks, split_pieces

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t5_pegasus.data.shards import ShardWriter, _crc32c, encode_record, open_shards, tokenizer_hash
+from t5_pegasus.data.shards import ShardWriter, _crc32c, encode_record, open_shards
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
 from t5_pegasus.text.tokenizer import PegasusTokenizer
@@ -36,7 +36,7 @@ def tokenizer():
 
 def test_pairs_come_back_in_any_order_with_their_lengths(tmp_path, tokenizer):
     pairs = random_pairs(25)
-    shards = open_shards(write(tmp_path / "s", pairs, tokenizer_hash(tokenizer), pairs_per_shard=10), tokenizer)
+    shards = open_shards(write(tmp_path / "s", pairs, tokenizer.fingerprint, pairs_per_shard=10), tokenizer)
     assert len(shards) == 25
     assert shards.lengths.dtype == np.int32
     np.testing.assert_array_equal(shards.lengths, [[len(source), len(target)] for source, target in pairs])
@@ -138,8 +138,8 @@ def test_shards_of_another_tokenizer_are_refused(tmp_path, tokenizer):
     words = tmp_path / "words.txt"
     words.write_text("追一科技\n", encoding="utf-8")
     other = PegasusTokenizer(tokenizer.vocab_file, words)
-    assert tokenizer_hash(other) != tokenizer_hash(tokenizer)
-    folder = write(tmp_path / "s", random_pairs(1), tokenizer_hash(tokenizer))
+    assert other.fingerprint != tokenizer.fingerprint
+    folder = write(tmp_path / "s", random_pairs(1), tokenizer.fingerprint)
     with pytest.raises(DataError, match="made with another tokenizer"):
         open_shards(folder, other)
 

@@ -7,24 +7,30 @@ import pytest
 import scipy.stats
 
 from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.inputs import Source
 from t5_pegasus.decoding.search import BatchDecoder
 from t5_pegasus.errors import OptionError, PegasusError
-from tests.engines.test_reference import END, START, ToyDecoder
+from tests.engines.test_reference import ANY, END, START, ToyDecoder
+
+
+def toys(*numbers):
+    """Return the sources of a ToyEngine, each a decoder's number."""
+    return [Source.whole([number]) for number in numbers]
 
 
 class ToyEngine:
-    """Engine over the tables of ToyDecoders, one a source; `sources` are [decoder number]. Its state is prefixes."""
+    """Engine over the tables of ToyDecoders, one a source; see `toys`. Its state is numbers and prefixes."""
 
     def __init__(self, decoders):
         self.decoders = decoders
         self.rows_computed = 0
 
-    def start(self, sources, window=None):
-        return [number for (number,) in sources], [[] for _ in sources]
+    def start(self, inputs):
+        return inputs.ids[:, 0].tolist(), [[] for _ in inputs.joined]
 
-    def step(self, state, tokens, parents, sources, edits, top):
+    def step(self, state, tokens, parents, batch_index, edits, top):
         numbers, prefixes = state
-        numbers = [numbers[source] for source in sources]
+        numbers = [numbers[index] for index in batch_index]
         self.rows_computed += tokens.size
         prefixes = [
             [*prefixes[parent], token] for parent, token in zip(parents.ravel(), tokens.ravel().tolist(), strict=True)
@@ -65,9 +71,9 @@ def test_a_batch_gives_what_the_reference_gives_for_each_source(options):
     decoders = [ToyDecoder(seed) for seed in range(60)]
     config = GenerationConfig(max_new_tokens=7, **options)
     search = BatchDecoder(ToyEngine(decoders), START, END)
-    found = search.search_batch([[number] for number in range(60)], config)
+    found = search.search_batch(toys(*range(60)), config)
     for titles, decoder in zip(found, decoders, strict=True):
-        expected = decoder.search([1], config)
+        expected = decoder.search(ANY, config)
         assert [title.ids for title in titles] == [title.ids for title in expected]
         assert [title.score for title in titles] == pytest.approx([title.score for title in expected])
 
@@ -79,7 +85,7 @@ def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
     config = GenerationConfig(max_new_tokens=4, **{**options, "num_beams": 4**4})
     scores = decoder.brute_force(config)
     best = sorted(scores.values(), reverse=True)[: config.num_return_sequences]
-    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], config)
+    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch(toys(0), config)
     assert len({title.ids for title in found}) == len(best)
     np.testing.assert_allclose([scores[title.ids] for title in found], best, rtol=1e-9)
 
@@ -88,11 +94,11 @@ def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
 def test_a_search_ends_no_earlier_than_it_may(length_penalty):
     """However the length counts: with a search that never ends early, the titles are the same."""
     decoders = [ToyDecoder(seed) for seed in range(60)]
-    sources = [[number] for number in range(60)]
+    sources = toys(*range(60))
     config = GenerationConfig(num_beams=2, max_new_tokens=12, length_penalty=length_penalty)
     found = BatchDecoder(ToyEngine(decoders), START, END).search_batch(sources, config)
     for (title,), decoder in zip(found, decoders, strict=True):
-        expected = decoder.search([1], config)[0]
+        expected = decoder.search(ANY, config)[0]
         assert title.ids == expected.ids
         assert title.score == pytest.approx(expected.score)
 
@@ -101,7 +107,7 @@ def test_finished_sources_and_beams_leave_the_batch():
     decoders = [ToyDecoder(seed) for seed in range(60)]
     engine = ToyEngine(decoders)
     config = GenerationConfig(num_beams=4, max_new_tokens=50)
-    BatchDecoder(engine, START, END).search_batch([[number] for number in range(60)], config)
+    BatchDecoder(engine, START, END).search_batch(toys(*range(60)), config)
     assert engine.rows_computed < 500  # of 12,000; some 4,000 would be live to the last, with no hope
 
 
@@ -109,7 +115,7 @@ def test_early_stopping_takes_the_first_that_end():
     """With no titles to come that are worse than those it stopped at; on some chains it misses a better one."""
     decoders = [ToyDecoder(seed) for seed in range(60)]
     search = BatchDecoder(ToyEngine(decoders), START, END)
-    sources = [[number] for number in range(60)]
+    sources = toys(*range(60))
     options = {"num_beams": 4, "max_new_tokens": 8, "length_penalty": 1.0}
     patient = search.search_batch(sources, GenerationConfig(**options))
     hasty = search.search_batch(sources, GenerationConfig(**options, early_stopping=True))
@@ -124,18 +130,18 @@ def test_titles_begin_with_the_prefix(options):
     decoders = [ToyDecoder(seed) for seed in range(20)]
     config = GenerationConfig(max_new_tokens=5, **options)
     prefix = (3, 2)
-    found = BatchDecoder(ToyEngine(decoders), START, END).search_batch([[n] for n in range(20)], config, prefix)
+    found = BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(*range(20)), config, prefix)
     for titles, decoder in zip(found, decoders, strict=True):
         assert all(title.ids[:2] == prefix for title in titles)
-        expected = decoder.search([1], config, prefix)
+        expected = decoder.search(ANY, config, prefix)
         assert [title.ids for title in titles] == [title.ids for title in expected]
         assert [title.score for title in titles] == pytest.approx([title.score for title in expected])
     wide = GenerationConfig(num_beams=4**4, max_new_tokens=4)
     scores = {ids: score for ids, score in decoders[0].brute_force(wide).items() if ids[:2] == prefix}
-    (found,) = BatchDecoder(ToyEngine(decoders), START, END).search_batch([[0]], wide, prefix)
+    (found,) = BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(0), wide, prefix)
     assert found[0].score == pytest.approx(max(scores.values()))
     with pytest.raises(OptionError, match=r"max_new_tokens must be more than title_prefix has \(2\), got 2"):
-        BatchDecoder(ToyEngine(decoders), START, END).search_batch([[0]], GenerationConfig(max_new_tokens=2), prefix)
+        BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(0), GenerationConfig(max_new_tokens=2), prefix)
 
 
 def slow_diverse_search(decoder, config):
@@ -169,7 +175,7 @@ def test_diverse_beam_search_equals_plain_loops(beams, groups):
     config = GenerationConfig(
         num_beams=beams, num_beam_groups=groups, diversity_penalty=0.8, max_new_tokens=5, num_return_sequences=beams
     )
-    found = BatchDecoder(ToyEngine(decoders), START, END).search_batch([[n] for n in range(30)], config)
+    found = BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(*range(30)), config)
     for titles, decoder in zip(found, decoders, strict=True):
         expected = slow_diverse_search(decoder, config)
         assert [title.ids for title in titles] == [ids for ids, _ in expected]
@@ -213,7 +219,7 @@ def test_samples_follow_the_distribution(options):
     found = []
     for seed in range(40):
         config = GenerationConfig(do_sample=True, max_new_tokens=3, num_return_sequences=128, seed=seed, **options)
-        found += BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], config)[0]
+        found += BatchDecoder(ToyEngine([decoder]), START, END).search_batch(toys(0), config)[0]
     expected = {}
     live = {(): 1.0}
     for _ in range(config.max_new_tokens):
@@ -241,7 +247,7 @@ def test_samples_follow_the_distribution(options):
 def test_a_seed_repeats_its_samples_in_any_batch():
     decoders = [ToyDecoder(seed) for seed in range(8)]
     search = BatchDecoder(ToyEngine(decoders), START, END)
-    sources = [[number] for number in range(8)]
+    sources = toys(*range(8))
     config = GenerationConfig(do_sample=True, max_new_tokens=12, num_return_sequences=3, seed=7, top_k=0)
     together = search.search_batch(sources, config)
     assert search.search_batch(sources, config) == together
@@ -255,7 +261,7 @@ def test_a_seed_repeats_its_samples_in_any_batch():
 def test_a_sample_is_scored_with_what_the_model_gives_it():
     decoder = ToyDecoder(3)
     config = GenerationConfig(do_sample=True, max_new_tokens=4, num_return_sequences=50, seed=0, temperature=3.0)
-    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], config)
+    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch(toys(0), config)
     scores = decoder.brute_force(GenerationConfig(max_new_tokens=4))
     assert [title.score for title in found] == pytest.approx([scores[title.ids] for title in found])
 
@@ -265,32 +271,49 @@ def test_a_stream_grows_to_what_the_batch_finds(options):
     for seed in range(20):
         search = BatchDecoder(ToyEngine([ToyDecoder(seed)]), START, END)
         config = GenerationConfig(max_new_tokens=6, **options)
-        *partial, final = search.stream([0], config)
-        assert final == search.search_batch([[0]], config)[0][0]
+        *partial, final = search.stream(*toys(0), config)
+        assert final == search.search_batch(toys(0), config)[0][0]
         assert len(partial) <= 6
         if config.num_beams == 1:
             assert all(title.ids == final.ids[: len(title.ids)] for title in partial)
     decoders = [ToyDecoder(seed) for seed in range(20)]
-    search, sources = BatchDecoder(ToyEngine(decoders), START, END), [[number] for number in range(20)]
+    search, sources = BatchDecoder(ToyEngine(decoders), START, END), toys(*range(20))
     told = [[] for _ in sources]
     on_title = {number: told[number].append for number in range(0, 20, 2)}
     assert search.search_batch(sources, config, on_title=on_title) == search.search_batch(sources, config)
     for source, titles in zip(sources, told, strict=True):
-        streamed = search.stream(source, config) if source[0] in on_title else []
+        streamed = search.stream(source, config) if source.ids[0] in on_title else []
         assert [title for title, _ in itertools.groupby(titles)] == [title for title, _ in itertools.groupby(streamed)]
 
 
 def test_nothing_but_what_is_forbidden_is_an_empty_title():
     config = GenerationConfig(num_beams=2, suppress_tokens=(0, 1, 2, 3))
-    (found,) = BatchDecoder(ToyEngine([ToyDecoder(0)]), START, END).search_batch([[0]], config)
-    assert found == ToyDecoder(0).search([1], config) == [((), -np.inf)]
+    (found,) = BatchDecoder(ToyEngine([ToyDecoder(0)]), START, END).search_batch(toys(0), config)
+    assert found == ToyDecoder(0).search(ANY, config) == [((), -np.inf)]
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "seed": 3, "top_k": 2}], ids=str)
+def test_unused_ids_are_suppressed_tokens(options):
+    decoders = [ToyDecoder(seed) for seed in range(20)]
+    free, suppressed = (
+        GenerationConfig(max_new_tokens=6, suppress_tokens=tokens, **options) for tokens in ((), (2, 3))
+    )
+    plain = BatchDecoder(ToyEngine(decoders), START, END)
+    search = BatchDecoder(ToyEngine(decoders), START, END, unused_ids=range(2, 4))
+    sources = toys(*range(20))
+    expected = plain.search_batch(sources, suppressed)
+    assert search.search_batch(sources, free) == expected != plain.search_batch(sources, free)
+    assert [list(search.stream(source, free))[-1] for source in sources] == [titles[0] for titles in expected]
+    if "num_beams" in options:
+        found = [ToyDecoder(seed, unused_ids=(2, 3)).search(ANY, free)[0].ids for seed in range(20)]
+        assert found == [titles[0].ids for titles in expected]
 
 
 def test_a_model_that_gives_no_numbers_is_told():
     decoder = ToyDecoder(0)
     decoder.table[:] = np.nan
     with pytest.raises(PegasusError, match="gives no numbers"):
-        BatchDecoder(ToyEngine([decoder]), START, END).search_batch([[0]], GenerationConfig())
+        BatchDecoder(ToyEngine([decoder]), START, END).search_batch(toys(0), GenerationConfig())
 
 
 def test_a_source_that_is_no_longer_wanted_leaves_the_batch():
@@ -302,12 +325,12 @@ def test_a_source_that_is_no_longer_wanted_leaves_the_batch():
         asked.append(number)
         return number != 1 or asked.count(1) < 5
 
-    found = BatchDecoder(engine, START, END).search_batch([[0], [1], [2]], config, is_wanted=is_wanted)
-    alone = [BatchDecoder(ToyEngine(decoders), START, END).search_batch([[n]], config)[0] for n in (0, 2)]
+    found = BatchDecoder(engine, START, END).search_batch(toys(0, 1, 2), config, is_wanted=is_wanted)
+    alone = [BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(n), config)[0] for n in (0, 2)]
     assert [found[0], found[2]] == alone
     assert len(found[1][0].ids) == 4
     assert asked.count(1) == 5
     assert engine.rows_computed == 3 + 3 * 3 * 2 + 16 * 2 * 2
     unwanted = GenerationConfig(length_penalty=-1.0)
-    (found,) = BatchDecoder(engine, START, END).search_batch([[0]], unwanted, is_wanted=lambda number: False)
+    (found,) = BatchDecoder(engine, START, END).search_batch(toys(0), unwanted, is_wanted=lambda number: False)
     assert found == [((), 0.0)]

@@ -8,7 +8,7 @@ import pytest
 
 from t5_pegasus import AutoTitle, PegasusTokenizer, build_model, export, read_examples, score
 from t5_pegasus.config import GenerationConfig, ModelConfig
-from t5_pegasus.decoding.inputs import pad
+from t5_pegasus.decoding.inputs import Source, make_inputs, pad
 from t5_pegasus.decoding.logits import NO_EDITS, Edits
 from t5_pegasus.decoding.search import BatchDecoder
 from t5_pegasus.engines import onnx_export
@@ -33,6 +33,10 @@ SHAPE = {
 
 def random_sources(random, lengths):
     return [random.integers(106, 7000, length).tolist() for length in lengths]
+
+
+def start(engine, sources):
+    return engine.start(make_inputs([Source.whole(ids) for ids in sources]))
 
 
 @pytest.fixture(params=["keras", "onnx"])
@@ -67,7 +71,7 @@ def test_cached_steps_equal_the_full_decoder_at_every_position(cross_position_bi
     random = np.random.default_rng(7)
     sources = random_sources(random, (150, 9, 40, 3))
     engine = make_engine(t5)
-    state = engine.start(sources)
+    state = start(engine, sources)
     alive, prefixes = [0, 1, 2, 3], [[] for _ in range(4)]
     previous_width = 1
     for position in range(40):
@@ -97,7 +101,7 @@ def test_other_activations_are_the_models(hidden_act, make_engine):
         variable.assign(3 * variable)  # far enough from 0 for one activation to differ from another
     engine, places = make_engine(t5), np.zeros(1, np.int32)
     tokens = np.array([[101]], np.int32)
-    _, best, log_probs = engine.step(engine.start([[101, 500, 102]]), tokens, places[None], places, NO_EDITS, 7000)
+    _, best, log_probs = engine.step(start(engine, [[101, 500, 102]]), tokens, places[None], places, NO_EDITS, 7000)
     logits = t5.model.predict([np.array([[101, 500, 102]]), tokens], verbose=0)[0, -1].astype(np.float64)
     expected = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
     np.testing.assert_allclose(log_probs[0, 0], expected[best[0, 0]], atol=1e-3)
@@ -125,7 +129,7 @@ def test_cached_steps_equal_hugging_face(random_model_dir, make_engine):
     logits = golden["logits"].astype(np.float64)
     expected = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     engine = make_engine(t5)
-    state = engine.start([row[: np.flatnonzero(row)[-1] + 1].tolist() for row in golden["source_ids"]])
+    state = start(engine, [row[: np.flatnonzero(row)[-1] + 1].tolist() for row in golden["source_ids"]])
     places = np.arange(len(logits), dtype=np.int32)
     for position, tokens in enumerate(golden["target_ids"].T.astype(np.int32)):
         state, best, log_probs = engine.step(state, tokens[:, None], places[:, None], places, NO_EDITS, 300)
@@ -144,7 +148,7 @@ def test_the_keras_engine_computes_in_the_models_type(mixed_precision, tolerance
     sources, places = random_sources(random, (30, 12)), np.arange(2, dtype=np.int32)
     prefixes = random.integers(106, 7000, (2, 5)).astype(np.int32)
     for _ in range(2):
-        state = engine.start(sources)
+        state = start(engine, sources)
         for tokens in prefixes.T:
             state, best, log_probs = engine.step(state, tokens[:, None], places[:, None], places, NO_EDITS, 7000)
         assert state.caches[0].dtype == mixed_precision
@@ -159,12 +163,12 @@ def test_the_keras_engine_computes_in_the_models_type(mixed_precision, tolerance
 
 def test_edited_log_probabilities_are_multiplied_and_no_other_changes(make_engine):
     engine = make_engine(build_model(TINY_MODEL_DIR, **SHAPE))
-    state = engine.start([[101, 500, 102]])
+    state = start(engine, [[101, 500, 102]])
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
     _, best, log_probs = engine.step(state, tokens, zero[None], zero, NO_EDITS, 10)
     edited = best[0, 0, [0, 3, 1]]
     edits = Edits(np.stack([[0, 0, 0], edited], axis=1).astype(np.int32), np.array([np.inf, np.inf, 0.5], np.float32))
-    _, others, other_log_probs = engine.step(engine.start([[101, 500, 102]]), tokens, zero[None], zero, edits, 8)
+    _, others, other_log_probs = engine.step(start(engine, [[101, 500, 102]]), tokens, zero[None], zero, edits, 8)
     np.testing.assert_array_equal(others[0, 0], best[0, 0, [1, 2, 4, 5, 6, 7, 8, 9]])
     np.testing.assert_allclose(other_log_probs[0, 0, 0], log_probs[0, 0, 1] / 2, atol=1e-6)
     np.testing.assert_allclose(other_log_probs[0, 0, 1:], log_probs[0, 0, [2, 4, 5, 6, 7, 8, 9]], atol=1e-6)
@@ -205,7 +209,7 @@ def decoders(trained_dir):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_titles_of_the_trained_model_are_the_references(decoders, trained_title, sample_pairs, options):
     config = GenerationConfig(**options)
-    sources = trained_title.tokenizer.encode_batch([example.content for example in sample_pairs[:12]])
+    sources = list(map(Source.whole, trained_title.tokenizer.encode_batch([e.content for e in sample_pairs[:12]])))
     expected = decoders["reference"].search_batch(sources, config)
     for name in ("keras", "onnx"):
         assert_same_titles(decoders[name].search_batch(sources, config), expected)
@@ -217,7 +221,7 @@ def test_titles_of_the_trained_model_are_the_references(decoders, trained_title,
 def test_titles_of_200_abstracts_are_the_references(decoders, trained_title, public_data, num_beams):
     config = GenerationConfig(num_beams=num_beams)
     texts = [example.content for example in read_examples(public_data / "csl" / "test.tsv")][:200]
-    sources = trained_title.tokenizer.encode_batch(texts, 256)
+    sources = list(map(Source.whole, trained_title.tokenizer.encode_batch(texts, 256)))
     expected = decoders["reference"].search_batch(sources, config)
     for name in ("keras", "onnx"):
         found = [decoders[name].search_batch(sources[start : start + 16], config) for start in range(0, 200, 16)]
@@ -250,7 +254,7 @@ def test_int8_scores_stay_near_those_of_float32(int8_dir, trained_dir):
     weights = trained_dir / "best_model.weights"
     results = []
     for engine in (KerasEngine(network_of(build_model(TINY_MODEL_DIR, weights))), OnnxEngine(int8_dir)):
-        _, best, log_probs = engine.step(engine.start(sources), tokens, places[:, None], places, NO_EDITS, 7000)
+        _, best, log_probs = engine.step(start(engine, sources), tokens, places[:, None], places, NO_EDITS, 7000)
         results.append(np.take_along_axis(log_probs, np.argsort(best, axis=-1), axis=-1))
     difference = np.abs(results[0] - results[1])
     assert difference[results[0] > -12].max() < 0.5
@@ -303,7 +307,7 @@ def test_a_stock_model_runs_in_the_engine_too():
         model="mt5.1.1", return_keras_model=False, name="S", **config.to_dict()
     )
     tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
-    sources = tokenizer.encode_batch(["一段正文。", "另一段长一些的正文。"])
+    sources = list(map(Source.whole, tokenizer.encode_batch(["一段正文。", "另一段长一些的正文。"])))
     options = GenerationConfig(num_beams=2, max_new_tokens=6)
     batched = BatchDecoder(KerasEngine(network_of(stock)), tokenizer.start_id, tokenizer.end_id).search_batch(
         sources, options
@@ -317,8 +321,8 @@ def test_training_between_two_titles_counts():
     t5 = build_model(TINY_MODEL_DIR, **SHAPE)
     engine = KerasEngine(network_of(t5))
     tokens, zero = np.array([[101]], np.int32), np.zeros(1, np.int32)
-    _, best, _ = engine.step(engine.start([[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)
+    _, best, _ = engine.step(start(engine, [[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)
     head = named_variables(t5)["decoder/logits/kernel"]
     head.assign(-head)
-    _, after, _ = engine.step(engine.start([[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)
+    _, after, _ = engine.step(start(engine, [[101, 7, 102]]), tokens, zero[None], zero, NO_EDITS, 1)
     assert best[0, 0, 0] != after[0, 0, 0]

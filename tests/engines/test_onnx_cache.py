@@ -70,16 +70,19 @@ def test_one_file_of_weights_serves_several_model_directories(own_model, tmp_pat
     assert set((own_model / "model.safetensors.onnx").iterdir()) == exports
 
 
-def test_what_was_deleted_of_an_export_comes_back_and_what_is_not_ours_stays(own_model):
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 1000)], ids=["deleted", "cut-off"])
+def test_an_export_that_was_damaged_is_made_anew_and_what_is_not_ours_stays(own_model, damage):
     folder = own_model / "model.safetensors.onnx"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     target = cached_export(own_model, own_model / "model.safetensors")
-    (target / "decoder.onnx.data").unlink()
-    (folder / "tmp-killed").mkdir()
-    os.utime(folder / "tmp-killed", (0, 0))
+    size = (target / "decoder.onnx.data").stat().st_size
+    damage(target / "decoder.onnx.data")
+    for name in (f".{target.name.translate({ord('0'): '1'})}.0.tmp", f".{target.name}.lock"):
+        (folder / name).mkdir()
+        os.utime(folder / name, (0, 0))
     assert cached_export(own_model, own_model / "model.safetensors") == target
-    assert (target / "decoder.onnx.data").is_file()
+    assert (target / "decoder.onnx.data").stat().st_size == size
     assert {path.name for path in folder.iterdir()} == {"notes.txt", target.name}
 
 
@@ -108,6 +111,30 @@ def test_where_the_weights_can_only_be_read_the_export_is_in_the_user_s_cache(ow
     monkeypatch.setattr("t5_pegasus.engines.onnx_cache._export", lambda *arguments: arguments[-1].mkdir())
     assert cached_export(other, other / "model.safetensors").parent != found.parent
     assert cached_export(own_model, weights) == found
+
+
+def test_an_export_that_another_user_may_read_is_used_by_both(shared_path, random_model_dir, other_user, monkeypatch):
+    """One that is not for others stays as it is, and the other user has an export of their own."""
+    monkeypatch.setattr(choice, "choose_engine", lambda: "onnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared_path / "cache"))
+    (shared_path / "cache").mkdir()
+    (shared_path / "cache").chmod(0o777)
+    model_dir = shutil.copytree(random_model_dir, shared_path / "model")
+    model_dir.chmod(0o755)
+    weights = model_dir / "model.safetensors"
+    title, export = AutoTitle.load(model_dir, weights).generate(TEXT), cached_export(model_dir, weights)
+    with other_user():
+        assert cached_export(model_dir, weights) == export
+        assert AutoTitle.load(export).generate(TEXT) == title
+    export.parent.chmod(0o777)
+    for hidden, mode in ((export / "decoder.onnx.data", 0o600), (export, 0o700)):
+        hidden.chmod(mode)
+        with other_user():
+            own = cached_export(model_dir, weights)
+            assert own.is_relative_to(shared_path / "cache")
+            assert AutoTitle.load(own).generate(TEXT) == title
+        assert [path.name for path in export.parent.iterdir()] == [export.name]
+    assert cached_export(model_dir, weights) == export
 
 
 def test_where_nothing_can_be_written_the_model_is_built_once(own_model, capsys, monkeypatch):

@@ -7,12 +7,14 @@ import pytest
 
 from t5_pegasus import AutoTitle
 from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.inputs import Source
 from t5_pegasus.engines.reference import ReferenceDecoder
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras
 
 START, END = 1, 0
+ANY = Source.whole([1])  # for decoders that have no model
 wraps = bert4keras.snippets.AutoRegressiveDecoder.wraps
 
 
@@ -24,13 +26,14 @@ def trained_reference(trained_dir):
 class ToyDecoder(ReferenceDecoder):
     """A decoder of four tokens whose next-token probabilities depend on the two before; no model behind it."""
 
-    def __init__(self, seed, maxlen=5):
+    def __init__(self, seed, maxlen=5, unused_ids=()):
         bert4keras.snippets.AutoRegressiveDecoder.__init__(self, START, END, maxlen)
+        self.unused_ids = unused_ids
         random = np.random.default_rng(seed)
         self.table = random.dirichlet(np.full(4, 0.7), size=(4, 4))
 
-    def encode(self, source_ids, window=None):
-        return np.zeros((len(source_ids), 1))
+    def encode(self, source):
+        return np.zeros((len(source), 1))
 
     @wraps(default_rtype="probas")
     def predict(self, inputs, output_ids, states):
@@ -81,7 +84,7 @@ class ToyDecoder(ReferenceDecoder):
 def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
     decoder = ToyDecoder(seed)
     config = GenerationConfig(num_beams=4**5, max_new_tokens=5, **options)
-    found = decoder.search([1, 2], config)
+    found = decoder.search(ANY, config)
     scores = decoder.brute_force(config)
     best = sorted(scores.values(), reverse=True)[: config.num_return_sequences]
     assert len({title.ids for title in found}) == len(best)
@@ -90,7 +93,7 @@ def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
     np.testing.assert_allclose([title.score for title in found], best, rtol=1e-9)
 
 
-def stock_search(decoder, source_ids, topk):
+def stock_search(decoder, source, topk):
     """Return what bert4keras's own beam search returns, and whether it dropped a finished beam on the way."""
     widths = []
     predict = decoder.predict
@@ -101,7 +104,7 @@ def stock_search(decoder, source_ids, topk):
 
     decoder.predict = watched
     try:
-        ids = decoder.beam_search([decoder.encode(source_ids)], topk)
+        ids = decoder.beam_search([decoder.encode(source)], topk)
     finally:
         decoder.predict = predict
     return tuple(ids[1:].tolist()), min(widths[1:], default=topk) < topk
@@ -111,10 +114,10 @@ def test_the_search_equals_stock_on_random_chains_but_keeps_what_stock_drops():
     dropped = better = 0
     for seed in range(300):
         decoder = ToyDecoder(seed, maxlen=8)
-        greedy, _ = stock_search(decoder, [1], 1)
-        assert decoder.search([1], GenerationConfig(max_new_tokens=8))[0].ids == greedy
-        beams, lost_one = stock_search(decoder, [1], 3)
-        ours = decoder.search([1], GenerationConfig(num_beams=3, max_new_tokens=8))[0]
+        greedy, _ = stock_search(decoder, ANY, 1)
+        assert decoder.search(ANY, GenerationConfig(max_new_tokens=8))[0].ids == greedy
+        beams, lost_one = stock_search(decoder, ANY, 3)
+        ours = decoder.search(ANY, GenerationConfig(num_beams=3, max_new_tokens=8))[0]
         if lost_one:
             dropped += 1
             better += ours.ids != beams
@@ -128,7 +131,7 @@ def test_the_search_equals_stock_on_the_trained_model(trained_reference, sample_
     decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
     kept = 0
     for example in sample_pairs[:15]:
-        source = tokenizer.encode(example.content, 256)
+        source = Source.whole(tokenizer.encode(example.content, 256))
         greedy, _ = stock_search(decoder, source, 1)
         assert decoder.search(source, GenerationConfig())[0].ids == greedy
         beams, lost_one = stock_search(decoder, source, 3)
@@ -142,13 +145,13 @@ def test_rescoring_a_title_gives_its_score(trained_reference, sample_pairs):
     decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
     config = GenerationConfig(num_beams=4, num_return_sequences=4, length_penalty=0.8, no_repeat_ngram_size=2)
     for example in sample_pairs[:5]:
-        source = tokenizer.encode(example.content, 256)
+        source = Source.whole(tokenizer.encode(example.content, 256))
         titles = decoder.search(source, config)
         assert len({title.ids for title in titles}) == 4
         for title in titles:
             context = decoder.encode(source)[None]
             prefixes = np.array([[tokenizer.start_id, *title.ids[:-1]]])
-            log_probs = np.log(decoder.t5.model.predict([np.array([source]), prefixes], verbose=0)[0])
+            log_probs = np.log(decoder.t5.model.predict([np.array([source.ids]), prefixes], verbose=0)[0])
             assert context.shape[1] == len(source)
             total = log_probs[np.arange(len(title.ids)), list(title.ids)].sum()
             assert title.score == pytest.approx(total / len(title.ids) ** 0.8, abs=1e-4)
@@ -156,7 +159,7 @@ def test_rescoring_a_title_gives_its_score(trained_reference, sample_pairs):
 
 def test_the_end_token_is_forbidden_before_min_new_tokens(trained_reference, sample_pairs):
     decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
-    sources = tokenizer.encode_batch([example.content for example in sample_pairs], 256)
+    sources = map(Source.whole, tokenizer.encode_batch([example.content for example in sample_pairs], 256))
     found = ((source, decoder.search(source, GenerationConfig())[0]) for source in sources)
     source, free = next((source, title) for source, title in found if len(title.ids) < 29)
     longer = decoder.search(source, GenerationConfig(min_new_tokens=len(free.ids) + 3))[0]
@@ -168,7 +171,7 @@ def test_the_end_token_is_forbidden_before_min_new_tokens(trained_reference, sam
 )
 def test_what_bert4keras_has_not_is_refused(options):
     with pytest.raises(OptionError, match="engine reference has beam search only"):
-        ToyDecoder(0).search([1], GenerationConfig(**options))
+        ToyDecoder(0).search(ANY, GenerationConfig(**options))
 
 
 def test_return_sequences_need_as_many_beams():

@@ -138,6 +138,19 @@ def test_a_vocabulary_of_another_size_is_found_before_anything_is_built(random_m
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_may_have_some_rows_more_than_the_vocabulary_but_none_less(random_model_dir, monkeypatch):
+    """As mT5's has 250,112 for 250,100 pieces; but one of 50,000 has no vocabulary of 21,128."""
+    built = []
+    monkeypatch.setattr(t5_module, "build_from_config", lambda config, *_: built.append(config.vocab_size))
+    monkeypatch.setattr(t5_module, "load_weights", lambda *_: None)
+    for rows in (300, 301, 428):
+        build_model(random_model_dir, vocab_size=rows)
+    assert built == [300, 301, 428]
+    for rows in (299, 429):
+        with pytest.raises(CheckpointError, match=rf"txt has 300 tokens but vocab_size in config\.json is {rows}; use"):
+            build_model(random_model_dir, vocab_size=rows)
+
+
 # Equal to other implementations
 
 

@@ -1,4 +1,4 @@
-"""The pure parts of benchmarks/: what is made of runs, what is kept of them, and the README's tables."""
+"""The pure parts of benchmarks/: what is made of runs, what is kept of them, and the tables of docs/performance.md."""
 
 import json
 import sys
@@ -157,15 +157,15 @@ def test_result_has_a_line_a_measurement(result):
 
 def test_tables_stand_between_the_markers(result):
     text = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
-    section = tables.tables(result, tables.WORDS["README.md"])
-    new = tables.replace_section(text, section, "README.md")
+    section = tables.tables(result, tables.WORDS["docs/performance.md"])
+    new = tables.replace_section(text, section, "docs/performance.md")
     assert new.startswith("before\n")
     assert new.endswith("after\n")
     assert "old" not in new
-    assert tables.replace_section(new, section, "README.md") == new
+    assert tables.replace_section(new, section, "docs/performance.md") == new
     share = 28.5e-3 / 0.1  # of the limit that 20 GB/s set
     assert f"| 256 → 32, 1, 1 | 200 ({share / 2:.0%}) | 100 ({share:.0%}) |" in new
     assert "| 256 → 32, 8, 4 | – | 100 (" in new
     assert "2 cores (avx2), reading 20.0 GB/s; onnxruntime 1.0, torch 2.0." in new
     with pytest.raises(DataError, match="must have the lines"):
-        tables.replace_section("no markers", section, "README.md")
+        tables.replace_section("no markers", section, "docs/performance.md")

@@ -655,7 +655,7 @@ def test_serve_finds_the_model_and_splits_the_flags(tmp_path):
     for folder, model_dir in ((tmp_path / "model", "model"), (mounted, str(mounted))):
         folder.mkdir(parents=True)
         (folder / "config.json").touch()
-        flags = ["serve.py", "--model_dir", model_dir, "--output_dir", str(mounted), "--workers", "2", "--port", "1"]
+        flags = ["serve.py", "--model_dir", model_dir, "--run_dir", str(mounted), "--workers", "2", "--port", "1"]
         assert serve("--port", "1", SERVE_FLAGS="--workers 2").stdout.split() == flags
 
 
@@ -729,8 +729,9 @@ def build_image(folder, arguments):
             assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", image)
             stages[alias], last = Stage(folder / f"stage{len(stages)}", {}), {}
         elif name == "ARG":
-            key, _, default = text.partition("=")
-            (stage.variables if stage else given)[key] = arguments.get(key, default)
+            key, has_default, default = text.partition("=")
+            if has_default or key in arguments:
+                (stage.variables if stage else given)[key] = arguments.get(key, default)
         elif name == "ENV":
             stage.environment.update(part.split("=", 1) for part in shlex.split(text))
         elif name == "WORKDIR":

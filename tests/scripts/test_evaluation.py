@@ -14,7 +14,7 @@ from t5_pegasus.data.predictions import read_predictions
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import ROOT
 from t5_pegasus.metrics import corpus_bleu, score
-from t5_pegasus.title import Hypothesis
+from t5_pegasus.title import Answer, Hypothesis
 
 CONTENTS = ["针对免疫算法,提出一种分层方法。", '给出一个"例子",\t含\t制表符。', "=1+1 是一个式子。"]
 REFERENCES = ["分层免疫算法", "一个例子", "一个式子"]
@@ -92,14 +92,14 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
 
         def iterate(self, contents, generation, data, progress):
             calls.append((contents, generation, data, progress))
-            return [[Hypothesis(title, 0.0, ())] for title in REFERENCES]
+            return [Answer([Hypothesis(title, 0.0, ())], 9, False) for title in REFERENCES]
 
     stand_in = types.ModuleType("t5_pegasus.title")
     stand_in.AutoTitle = AutoTitle
     monkeypatch.setitem(sys.modules, "t5_pegasus.title", stand_in)
     for name in ("config.json", "vocab.txt"):
         (pairs.parent / name).touch()
-    flags = ["--model_dir", str(pairs.parent), "--weights", "w", "--user_dict", "u", "--output_dir", "o"]
+    flags = ["--model_dir", str(pairs.parent), "--weights", "w", "--user_dict", "u", "--run_dir", "o"]
     flags += ["--topk", "3", "--max_source_length", "99"]
     assert evaluation.main(["--test_file", str(pairs), *flags]) == 0
     loaded, (contents, generation, data, progress) = calls
@@ -160,10 +160,11 @@ def test_titles_without_a_rank_stand_alone(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"title": "x"}\n{"title": 1}\n', "line 2 must be a JSON object"),
-        ("a.jsonl", b"title\n", "line 1 must be a JSON object"),
-        ("a.jsonl", b"[" * 100_000, "line 1 must be a JSON object"),
-        ("a.txt", b"\xff\xfe", "cannot read .*a.txt: .*utf-8"),
+        ("a.jsonl", b'{"title": "x"}\n{"title": 1}\n', "a\\.jsonl:2: title must be text, got 1$"),
+        ("a.jsonl", b"title\n", "a\\.jsonl:1: not JSON: Expecting value at character 1$"),
+        ("a.jsonl", b'["x"]', r"a\.jsonl:1: expected a JSON object, got \[\"x\"\]$"),
+        ("a.jsonl", b"[" * 100_000, "a\\.jsonl:1: not JSON: maximum recursion"),
+        ("a.txt", b"\xff\xfe", "a\\.txt:1: not UTF-8"),
         ("a.txt.gz", gzip.compress(b"abc" * 100, mtime=0)[:-9], "cannot read .*a.txt.gz"),
         ("a.txt.gz", b"abc", "cannot read .*a.txt.gz"),
         ("a.csv", b"", "predictions must be in a file of .jsonl or .txt"),

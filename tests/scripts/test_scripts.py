@@ -46,7 +46,7 @@ def refuse(*arguments, **keywords):
 
 def test_a_text_on_the_command_line(trained_dir, trained_title, sample_pairs):
     text = sample_pairs[0].content
-    result = succeed("test.py", text, "--model_dir", TINY, "--output_dir", trained_dir)
+    result = succeed("test.py", text, "--model_dir", TINY, "--run_dir", trained_dir)
     assert result.stdout == trained_title.generate(text) + "\n"
     assert result.stderr == f"using the weights {trained_dir / 'best_model.weights'}\n"
 

@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from t5_pegasus import AutoTitle, read_examples
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.locations import DATA_DIR
 from t5_pegasus.serving import static

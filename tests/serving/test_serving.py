@@ -30,7 +30,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import serve
 from t5_pegasus import AutoTitle
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.inputs import Source
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.decoding.search import Candidate
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.errors import OptionError
@@ -140,14 +142,14 @@ class Fake:
     def generate(self, text: str, **generation: Any) -> str:
         return ""
 
-    def encode(self, text: str, data: DataConfig) -> list[int]:
+    def encode(self, text: str, data: DataConfig) -> Source:
         self.encoded.append(text)
         assert self.may_encode.wait(10)
         return self._encode(text, data)
 
-    def search_batch(
-        self, sources, config, prefix=(), window=None, is_wanted=None, on_title=None
-    ) -> list[list[Candidate]]:
+    decode_batch = AutoTitle.decode_batch
+
+    def search_batch(self, sources, config, prefix=(), is_wanted=None, on_title=None) -> list[list[Candidate]]:
         self.batches.append(len(sources))
         self.entered.set()
         wanted = set(range(len(sources)))
@@ -155,11 +157,11 @@ class Fake:
             for number in [number for number in wanted if not is_wanted(number)]:
                 self.given_up.append(number)
                 wanted.remove(number)
-        if any(self.poison in source for source in sources):
+        if any(self.poison in source.ids for source in sources):
             raise RuntimeError(f"cannot decode {sources}")
         for number, tell in on_title.items():
-            tell(Candidate(tuple(sources[number][1:2]), -1.0))
-        return [[Candidate(tuple(source[1:-1]), -1.0)] for source in sources]
+            tell(Candidate(tuple(sources[number].ids[1:2]), -1.0))
+        return [[Candidate(tuple(source.ids[1:-1]), -1.0)] for source in sources]
 
 
 # --- SageMaker's contract ---------------------------------------------------------------------------------------------
@@ -948,7 +950,8 @@ def test_an_exported_model_is_served_without_tensorflow(exported_dir):
     code = f"""
 import sys
 from starlette.testclient import TestClient
-from t5_pegasus.config import DataConfig, GenerationConfig
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.serving.app import App
 from t5_pegasus.serving.options import Model, ServingConfig, make_service
 model = Model({str(exported_dir)!r}, None, "auto", None)

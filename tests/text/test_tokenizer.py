@@ -1,5 +1,6 @@
 """The tokenizer against bert4keras's own, id for id, and its way back to text."""
 
+import functools
 import importlib
 import os
 import random
@@ -193,16 +194,41 @@ def test_forgetting_words_changes_nothing(monkeypatch):
     assert PegasusTokenizer(VOCAB).encode_batch(lines) == OURS.encode_batch(lines)
 
 
-def test_long_texts_are_cut_with_the_end_kept_and_counted():
+def test_long_texts_are_cut_with_the_end_kept_and_say_so():
     tokenizer = PegasusTokenizer(TINY)
     whole = tokenizer.encode("深度学习模型。")
-    assert tokenizer.encode("深度学习模型。", len(whole)) == whole
-    assert tokenizer.num_truncated == 0
+    for max_length in (None, len(whole), len(whole) + 1):
+        assert tokenizer.encode_source("深度学习模型。", max_length) == (whole, False)
     for max_length in range(2, len(whole)):
-        assert tokenizer.encode("深度学习模型。", max_length) == [*whole[: max_length - 1], tokenizer.end_id]
-    assert tokenizer.num_truncated == len(whole) - 2
-    tokenizer.encode_batch(["深度学习模型。", "短", "深度学习模型。"], 4)
-    assert tokenizer.num_truncated == len(whole)
+        expected = [*whole[: max_length - 1], tokenizer.end_id]
+        for encode in (tokenizer.encode_source, tokenizer.encode_target):
+            assert encode("深度学习模型。", max_length) == (expected, True)
+        assert tokenizer.encode("深度学习模型。", max_length) == expected
+
+
+def test_a_source_has_its_frame_and_a_prefix_does_not():
+    text = "我们使用iPhone 15 Pro拍照。"
+    leading, trailing = OURS.frame
+    assert (leading, trailing, OURS.frame.size) == ((OURS.start_id,), (OURS.end_id,), 2)
+    assert [*leading, *OURS.encode_prefix(text), *trailing] == OURS.encode_source(text).ids == OURS.encode(text)
+    assert OURS.encode_prefix("") == []
+
+
+def test_the_fingerprint_is_of_tokens_in_order_and_user_words(tmp_path):
+    def make(tokens, words=None):
+        (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *tokens]), encoding="utf-8")
+        if words is not None:
+            (tmp_path / "words.txt").write_text(words, encoding="utf-8")
+        return PegasusTokenizer(tmp_path / "vocab.txt", None if words is None else tmp_path / "words.txt").fingerprint
+
+    assert make("的一") == make("的一") == make("的一", "")
+    assert len({make("的一"), make("一的"), make("的一二"), make("的一", "的一"), make("的一", "的一 5")}) == 5
+
+
+def test_ids_that_are_no_tokens_are_left_out():
+    """An embedding may have more rows than the vocabulary."""
+    ids = OURS.encode("hello world")
+    assert OURS.decode([OURS.vocab_size, *ids, OURS.vocab_size + 9]) == OURS.decode(ids) == "hello world"
 
 
 class Counting(dict):
@@ -218,13 +244,18 @@ class Counting(dict):
 def test_masks_are_one_token_each_and_need_a_vocabulary_that_has_it(tmp_path):
     tokenizer = PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt")
     [_, *first, _], [_, *last, _] = tokenizer.encode_batch(["今天天气", "很好。"])
-    assert tokenizer.encode_masked("今天天气[MASK][MASK]很好。") == [101, *first, 103, 103, *last, 102]
-    assert tokenizer.encode_masked("[MASK]今天天气", 3) == [101, 103, 102]
-    assert tokenizer.num_truncated == 1
-    assert tokenizer.encode_masked("今天天气[mask]很好。") == tokenizer.encode("今天天气[MASK]很好。")
+    masked = functools.partial(tokenizer.encode_source, masked=True)
+    assert tokenizer.mask_id == 103
+    assert masked("今天天气[MASK][MASK]很好。").ids == [101, *first, 103, 103, *last, 102]
+    assert masked("[MASK]今天天气", 3) == ([101, 103, 102], True)
+    assert masked("[MASK]", 3) == ([101, 103, 102], False)
+    assert masked("今天天气[mask]很好。").ids == tokenizer.encode("今天天气[MASK]很好。")
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n", encoding="utf-8")
+    without = PegasusTokenizer(tmp_path / "vocab.txt")
+    assert without.mask_id is None
+    assert without.encode_source("一", masked=True).ids == without.encode("一")
     with pytest.raises(DataError, match=r"vocab\.txt lacks \[MASK\], which the text has"):
-        PegasusTokenizer(tmp_path / "vocab.txt").encode_masked("一[MASK]")
+        without.encode_source("一二三[MASK]", 3, masked=True)
 
 
 def test_what_no_vocabulary_has_costs_no_more_than_its_length():
@@ -308,10 +339,10 @@ def test_only_special_tokens_are_left_out(tmp_path):
     ("content", "message"),
     [
         (None, "cannot read .*vocab.txt: No such file or directory"),
-        ("[PAD]\n[UNK]\n的\n[CLS]\n的\n[SEP]\n".encode(), "vocab.txt:5: token '的' stands also on line 3"),
+        ("[PAD]\n[UNK]\n的\n[CLS]\n的\n[SEP]\n".encode(), "vocab.txt:5: token '的' is also on line 3"),
         (b"[PAD]\n[UNK]\nx\n", r"vocab.txt lacks the special tokens \[CLS\] \[SEP\]$"),
         (b"", r"vocab.txt lacks the special tokens \[PAD\] "),
-        ("[PAD]\n的".encode("gb18030"), "cannot read .*vocab.txt: .*utf-8"),
+        ("[PAD]\n的".encode("gb18030"), "vocab.txt:2: not UTF-8"),
     ],
 )
 def test_a_vocabulary_that_cannot_be_used_is_refused(tmp_path, content, message):
@@ -327,7 +358,7 @@ def test_user_words_that_cannot_be_read_are_refused_at_once(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none.txt: No such file"):
         PegasusTokenizer(TINY, tmp_path / "none.txt")
     (tmp_path / "words.txt").write_bytes("模型".encode("gb18030"))
-    with pytest.raises(DataError, match=r"cannot read .*words.txt: .*utf-8"):
+    with pytest.raises(DataError, match=r"words.txt:1: not UTF-8"):
         PegasusTokenizer(TINY, tmp_path / "words.txt")
 
 

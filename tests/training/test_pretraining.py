@@ -14,13 +14,13 @@ import finetune
 import pretrain
 import pretrain_data
 from t5_pegasus import build_model
-from t5_pegasus.config import PretrainingConfig
 from t5_pegasus.data.shards import open_shards
 from t5_pegasus.errors import CheckpointError, DataError, OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 from t5_pegasus.networks.backend import bert4keras, tf
 from t5_pegasus.training import pretraining
 from t5_pegasus.training.batches import bucket_batches
+from t5_pegasus.training.options import PretrainingConfig
 from t5_pegasus.training.pairs import EncodedPairs
 from t5_pegasus.training.pretraining import Pretrainer, batch_stream
 
@@ -335,6 +335,6 @@ def test_what_cannot_be_used_is_said(model_dir, tmp_path):
 
 def test_the_default_is_the_official_recipe():
     config = PretrainingConfig()
-    assert (config.learning_rate, config.warmup_steps, config.weight_decay) == (1e-4, 10_000, 0.01)
+    assert (config.peak_rate(), config.warmup_steps, config.weight_decay) == (1e-4, 10_000, 0.01)
     # 16 pairs of 384 + 128 tokens on each of 6 devices are the official batch of 96.
     assert config.batch_tokens // (384 + 128) * 6 == 96

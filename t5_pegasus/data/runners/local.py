@@ -22,9 +22,9 @@ def run_local(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in the order of the items, computed by `workers` processes; by this one for 1.
 
-    Items travel `chunk` at a time, and at most 4 chunks a worker are read ahead, so that memory does not grow with the
-    stream. With several workers, function, items and results must be picklable. An exception of the function comes
-    through as itself, with a note that names the item by its str(); PegasusError says that a process was killed.
+    Items are sent `chunk` at a time, at most 4 chunks a worker are read ahead, and so memory does not grow with the
+    stream. With several workers, function, items and results must be picklable. An exception of the function is
+    raised as it is, with a note that names the item by its str(); PegasusError says that a process was killed.
     """
     if workers == 1:
         for item in items:
@@ -42,7 +42,7 @@ def run_local(
             yield from _finish(*pending.popleft())
     except BrokenProcessPool as error:
         raise PegasusError(
-            f"a worker process was killed, perhaps for want of memory; try fewer than {workers}"
+            f"a worker process was killed, perhaps for lack of memory; try fewer than {workers}"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -23,12 +23,12 @@ Result = TypeVar("Result")
 def run_spark(
     function: Callable[[Item], Result], items: Iterable[Item], master: str | None = None
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) in the order of the items, each worked on by a Spark task of its own.
+    """Yield (item, function(item)) in the order of the items, each computed by a Spark task of its own.
 
-    The session that is there is used; else one is made for `master` and ended. This package is sent along; what it
-    needs must be installed with the workers' Python. Items and results pass through the driver: let the function write
-    what is large. The first PegasusError or OSError of the function ends the job and is raised here as PegasusError;
-    OptionError where PySpark or Java is not installed.
+    An active session is used; else one is made for `master` and stopped at the end. This package is sent along; what it
+    needs must be installed with the workers' Python. Items and results pass through the driver: the function should
+    write what is large. The first PegasusError or OSError of the function ends the job and is raised here as
+    PegasusError. Raises OptionError if PySpark or Java is not installed.
     """
     items = list(items)
     if not items:
@@ -53,7 +53,7 @@ def run_spark(
 
 
 def _collect(context: Any, function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
-    """Return the results of all items; raise the first error of the user's, and end what is still under way.
+    """Return the results of all items; raise the first error that the user can cause, and end the other tasks.
 
     Errors come by an accumulator: one that is raised in a task would end in a Java traceback.
     """
@@ -87,7 +87,7 @@ class _Errors:
 
 
 class _Guarded:
-    """A function that hands over an error of the user's in place of raising it."""
+    """A function that reports an error that the user can cause instead of raising it."""
 
     def __init__(self, function: Callable[[Any], Any], errors: Any) -> None:
         self.function, self.errors = function, errors

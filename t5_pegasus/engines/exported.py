@@ -1,0 +1,95 @@
+"""What is in the folder of an exported model: the names of its files, and the check that they are those of one export.
+
+`config.json` has the model's sizes, the version of the graphs, the SHA-256 of the graphs and the vocabulary, the bytes
+of the files with the weights, and the SHA-256 of these values themselves. So a file that was altered, cut off or taken
+from another export is found before a graph is loaded.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig
+from ..errors import CheckpointError, PegasusError
+
+GRAPHS = 4  # version of the graphs' inputs and outputs and of this folder; raised when either changes
+
+ENCODER, DECODER, GATHER = GRAPH_FILES = ("encoder.onnx", "decoder.onnx", "gather.onnx")
+VOCABULARY, CONFIG = "vocab.txt", "config.json"
+
+
+def data_file(graph: str) -> str:
+    """Return the name of the file with a graph's weights, which is beside the graph."""
+    return f"{graph}.data"
+
+
+WEIGHT_FILES = (data_file(ENCODER), data_file(DECODER))  # the gather graph has no weights
+FILES = (*GRAPH_FILES, *WEIGHT_FILES, VOCABULARY, CONFIG)
+
+_EXPORT_AGAIN = "export it again with `python -m t5_pegasus.export`"
+
+
+def is_exported(model_dir: str | Path) -> bool:
+    """Return whether a directory was made by `t5_pegasus.export`: it has graphs instead of weights."""
+    return (Path(model_dir) / DECODER).is_file()
+
+
+def write_config(folder: Path, settings: dict[str, Any]) -> None:
+    """Write config.json of a folder that has all other files; it begins with `settings`."""
+    values = {
+        **settings,
+        "graphs": GRAPHS,
+        "sha256": {name: _file_hash(folder / name) for name in (*GRAPH_FILES, VOCABULARY)},
+        "bytes": {name: (folder / name).stat().st_size for name in WEIGHT_FILES},
+    }
+    text = json.dumps({**values, "config_sha256": _hash_of(values)}, indent=2)
+    (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
+
+
+def check_export(model_dir: str | Path) -> ModelConfig:
+    """Return the sizes of an exported model, after comparing its files with what was exported.
+
+    The weights are compared by their size alone, since they may be gigabytes.
+
+    Raises CheckpointError if the directory is not an exported model, or one of another version, or if a file is
+    missing, cannot be read or is not as it was exported.
+    """
+    model_dir = Path(model_dir)
+    if not is_exported(model_dir):
+        raise CheckpointError(f"{model_dir} is not an exported model: it has no {DECODER}")
+    try:
+        values = json.loads((model_dir / CONFIG).read_bytes())
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{model_dir / CONFIG} must hold a JSON object, got {type(values).__name__}")
+        if values.get("graphs") != GRAPHS:
+            raise CheckpointError(f"{model_dir} was exported by another version of t5_pegasus: {_EXPORT_AGAIN}")
+        if values.pop("config_sha256", None) != _hash_of(values):
+            raise CheckpointError(f"{model_dir / CONFIG} was altered after the export: {_EXPORT_AGAIN}")
+        for name, expected in values["sha256"].items():
+            if _file_hash(model_dir / name) != expected:
+                raise CheckpointError(f"{model_dir / name} is not the file that was exported: {_EXPORT_AGAIN}")
+        for name, size in values["bytes"].items():
+            with (model_dir / name).open("rb") as file:
+                found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise CheckpointError(f"{model_dir / name} must have {size} bytes, got {found}: {_EXPORT_AGAIN}")
+        return ModelConfig.load(model_dir)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename or model_dir}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{model_dir / CONFIG} is not valid JSON: {_EXPORT_AGAIN}") from error
+    except CheckpointError:
+        raise
+    except PegasusError as error:
+        raise CheckpointError(f"{model_dir} is not an exported model: {error}") from error
+
+
+def _hash_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
