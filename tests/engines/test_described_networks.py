@@ -15,8 +15,8 @@ from onnx import helper
 from t5_pegasus.config import ModelConfig
 from t5_pegasus.decoding.inputs import Source, make_inputs
 from t5_pegasus.decoding.logits import NO_EDITS
-from t5_pegasus.engines.keras import KerasEngine
 from t5_pegasus.engines.exported import write_config
+from t5_pegasus.engines.keras import KerasEngine
 from t5_pegasus.engines.onnx import OnnxEngine
 from t5_pegasus.engines.onnx_export import write_graphs
 from t5_pegasus.engines.onnx_graph import MICROSOFT, OPSET, decoder_graph
