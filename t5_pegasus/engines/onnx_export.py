@@ -9,6 +9,7 @@ from onnx import helper
 
 from ..config import GENERATION_FILE, check_choices, option
 from ..files import atomic_folder
+from ..networks.description import Network
 from ..networks.t5 import PegasusT5, network_of
 from .exported import DECODER, ENCODER, GATHER, VOCABULARY, data_file, file_hash, write_config
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
@@ -56,13 +57,7 @@ def write_export(
     t5: PegasusT5, vocab_file: str | Path, folder: Path, quantize: str = "no", weights: str | Path | None = None
 ) -> None:
     """Write the files of an export to an empty folder; see `export_model`."""
-    network = network_of(t5)
-    for name, make_graph in _GRAPHS.items():
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(make_graph(network, quantize), opset_imports=opsets, ir_version=12)
-        # Weights beside the graph, since a protocol buffer holds no more than 2 GB.
-        onnx.save_model(model, folder / name, save_as_external_data=True, location=data_file(name), size_threshold=1024)
-        onnx.checker.check_model(folder / name)
+    write_graphs(network_of(t5), folder, quantize)
     shutil.copyfile(vocab_file, folder / VOCABULARY)
     generation_file = Path(vocab_file).with_name(GENERATION_FILE)
     if generation_file.is_file():
@@ -71,3 +66,13 @@ def write_export(
     if weights is not None and Path(weights).is_file():
         settings["weights_sha256"] = file_hash(Path(weights))
     write_config(folder, settings)
+
+
+def write_graphs(network: Network, folder: Path, quantize: str = "no") -> None:
+    """Write the graphs of any described network, with its weights."""
+    for name, make_graph in _GRAPHS.items():
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(make_graph(network, quantize), opset_imports=opsets, ir_version=12)
+        # Weights beside the graph, since a protocol buffer holds no more than 2 GB.
+        onnx.save_model(model, folder / name, save_as_external_data=True, location=data_file(name), size_threshold=1024)
+        onnx.checker.check_model(folder / name)

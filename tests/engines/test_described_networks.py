@@ -4,7 +4,6 @@ Both are held against a forward pass in numpy, over one sequence at a time and w
 """
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -13,10 +12,14 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from t5_pegasus.config import ModelConfig
+from t5_pegasus.decoding.inputs import Source, make_inputs
 from t5_pegasus.decoding.logits import NO_EDITS
+from t5_pegasus.engines.exported import write_config
 from t5_pegasus.engines.keras import KerasEngine
-from t5_pegasus.engines.onnx import GRAPHS, OnnxEngine
-from t5_pegasus.engines.onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
+from t5_pegasus.engines.onnx import OnnxEngine
+from t5_pegasus.engines.onnx_export import write_graphs
+from t5_pegasus.engines.onnx_graph import MICROSOFT, OPSET, decoder_graph
 from t5_pegasus.networks.backend import tf
 from t5_pegasus.networks.description import (
     Attention,
@@ -230,15 +233,12 @@ def network(request, random_t5):
 
 
 def export(network, folder, quantize="no"):
-    """Write the graphs of any network, as `onnx_export` does those of T5-PEGASUS."""
+    """Write the graphs of a network and what else is in an export."""
     folder.mkdir()
-    for name, make in (("encoder", encoder_graph), ("decoder", decoder_graph), ("gather", gather_graph)):
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(make(network, quantize), opset_imports=opsets, ir_version=12)
-        onnx.checker.check_model(model)
-        onnx.save_model(model, folder / f"{name}.onnx")
-    settings = {"graphs": GRAPHS, "vocab_size": network.description.vocab_size}
-    (folder / "config.json").write_text(json.dumps(settings))
+    write_graphs(network, folder, quantize)
+    (folder / "vocab.txt").touch()
+    sizes = dataclasses.asdict(ModelConfig(network.description.vocab_size, 1, 1, 1, 1))
+    write_config(folder, sizes)
     return OnnxEngine(folder)
 
 
@@ -257,10 +257,14 @@ SOURCES = [
 ]
 
 
+def start(engine, sources):
+    return engine.start(make_inputs([Source.whole(ids) for ids in sources]))
+
+
 def run(engine, sources, steps, vocab_size):
     """Yield for each step the prefixes [sources, beams, length] and what was found, [sources, beams, vocab_size]."""
     random = np.random.default_rng(11)
-    state, indices = engine.start(sources), np.arange(len(sources), dtype=np.int32)
+    state, indices = start(engine, sources), np.arange(len(sources), dtype=np.int32)
     prefixes, previous_width = np.empty((len(sources), 1, 0), int), 1
     for position in range(steps):
         # Beams go on from any beam of their source.
@@ -286,7 +290,7 @@ def test_cached_steps_are_those_of_the_slow_network_at_every_position(network, e
 
 def test_cross_attention_has_the_keys_and_values_of_the_slow_encoder(network, engine):
     slow, description = SlowNetwork(network), network.description
-    state = engine.start(SOURCES)
+    state = start(engine, SOURCES)
     cross = state.cross if isinstance(engine, KerasEngine) else list(state.cross.values())[1:]  # after the mask
     for layer, block in enumerate(description.decoder.blocks):
         linears = (block.cross_attention.key, block.cross_attention.value)
@@ -316,7 +320,7 @@ def test_int8_is_near_float32_and_a_source_is_itself_in_any_batch(network, tmp_p
         for prefix, log_probs in zip(rows, each, strict=True)
     ]
     assert 0 < np.abs(differences).mean() < 0.1
-    alone = engine.start(SOURCES[:1])
+    alone = start(engine, SOURCES[:1])
     zero = np.zeros((1, 1), np.int32)
     tokens = together[0][0][:1, :, 0].astype(np.int32)
     _, best, log_probs = engine.step(alone, tokens, zero, zero[0], NO_EDITS, network.description.vocab_size)
