@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -154,7 +153,7 @@ def test_flags_are_not_abbreviated_and_help_names_every_default(capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_is_quick_and_loads_no_tensorflow(script):
+def test_help_loads_neither_tensorflow_nor_a_dictionary(script):
     code = (
         "import runpy, sys\n"
         f"sys.argv = [{script!r}, '--help']\n"
@@ -164,13 +163,7 @@ def test_help_is_quick_and_loads_no_tensorflow(script):
         "    assert exit.code == 0\n"
         "print(*sys.modules, file=sys.stderr)\n"
     )
-    # What TensorFlow alone takes is over two seconds; other work on the machine may take as long, but not thrice.
-    for _ in range(3):
-        start = time.perf_counter()
-        ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
-        if (seconds := time.perf_counter() - start) < 2:
-            break
-    assert seconds < 2
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(f"usage: {script}")
     assert {"tensorflow", "bert4keras", "jieba", "rjieba"}.isdisjoint(ran.stderr.split())
