@@ -88,9 +88,10 @@ def _guess_encoding(sample: bytes) -> str | None:
         return "UTF-16"
     if 0 in sample:  # in UTF-16 half of each line end; GBK has none
         return "UTF-16BE" if sample[::2].count(0) > sample[1::2].count(0) else "UTF-16LE"
+    if len(sample) == _SAMPLE_BYTES:  # it may end in half of a character
+        sample = sample[: sample.rfind(b"\n") + 1 or None]
     try:
-        # All but the end, which may be half of a character.
-        sample[: sample.rfind(b"\n") + 1 or None].decode("gb18030")
+        sample.decode("gb18030")
     except UnicodeDecodeError:
         return None
     return "GB18030"

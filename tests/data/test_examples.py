@@ -284,7 +284,9 @@ def test_columns_not_found_are_listed(write):
     assert complaint(write("d.csv", b"title,content,title\n")) == (
         "d.csv:1: columns must have different names, got title twice"
     )
-    assert complaint(write("d.csv", "正文,摘要\n".encode("gb18030"))) == "d.csv:1: not UTF-8, convert the file first"
+    assert complaint(write("d.csv", "正文,摘要\n".encode("gb18030"))) == (
+        "d.csv:1: not UTF-8 but GB18030, convert it with `iconv -f GB18030 -t UTF-8 d.csv > d.utf8.csv`"
+    )
     with pytest.raises(OptionError, match="must differ, got abs for both"):
         read_examples(write("d.tsv", GOOD), text_column="abs", summary_column="abs")
 
