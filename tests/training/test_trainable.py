@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from t5_pegasus import AutoTitle, build_model, training
-from t5_pegasus.config import TrainingConfig
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.locations import ROOT
 from t5_pegasus.networks.backend import keras, tf
 from t5_pegasus.networks.checkpoints import named_variables, save_weights
 from t5_pegasus.text.tokenizer import PegasusTokenizer
 from t5_pegasus.training.optimizer import WarmupLinearDecay, make_optimizer
+from t5_pegasus.training.options import TrainingConfig
 from t5_pegasus.training.step import TrainStep, split_head
 from tests.paths import UNTRAINED_MODEL_DIR
 
