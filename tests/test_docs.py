@@ -345,7 +345,8 @@ def _put_mt5(desk: Path) -> None:
             character_coverage=1.0,
             **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
         )
-    size = {"hidden_size": 64, "num_attention_heads": 4, "attention_head_size": 16, "intermediate_size": 96}
+    size = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 96}
+    size |= {"num_attention_heads": 4, "attention_head_size": 16, "tie_word_embeddings": False}
     tiny = json.loads((ROOT / "chinese_t5_pegasus_tiny" / "config.json").read_text(encoding="utf-8"))
     (desk / "new").mkdir()
     (desk / "new" / "config.json").write_text(
