@@ -301,8 +301,8 @@ def desk(tmp_path_factory) -> Path:
 
     desk = tmp_path_factory.mktemp("desk")
     tiny, base = desk / "chinese_t5_pegasus_tiny", desk / "chinese_t5_pegasus_base"
-    for model in (tiny, base):
-        model.mkdir()
+    for model in (tiny, base, desk / "tests" / "untrained_tiny"):
+        model.mkdir(parents=True)
         shutil.copyfile(ROOT / tiny.name / "vocab.txt", model / "vocab.txt")
         config = json.loads((ROOT / tiny.name / "config.json").read_text(encoding="utf-8"))
         (model / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf-8")
@@ -345,7 +345,8 @@ def _put_mt5(desk: Path) -> None:
             character_coverage=1.0,
             **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
         )
-    size = {"hidden_size": 64, "num_attention_heads": 4, "attention_head_size": 16, "intermediate_size": 96}
+    size = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 96}
+    size |= {"num_attention_heads": 4, "attention_head_size": 16, "tie_word_embeddings": False}
     tiny = json.loads((ROOT / "chinese_t5_pegasus_tiny" / "config.json").read_text(encoding="utf-8"))
     (desk / "new").mkdir()
     (desk / "new" / "config.json").write_text(
@@ -423,6 +424,9 @@ def is_run(step: str) -> bool:
 def test_commands_and_code_run(page, desk, tmp_path, monkeypatch, capfd):
     folder = shutil.copytree(desk, tmp_path / "desk")
     monkeypatch.chdir(folder)
+    # What the scripts take by default is what is in the reader's folder.
+    monkeypatch.setattr("t5_pegasus.locations.BASE_MODEL_DIR", folder / "chinese_t5_pegasus_base")
+    monkeypatch.setattr("t5_pegasus.locations.TINY_MODEL_DIR", folder / "chinese_t5_pegasus_tiny")
     reader = Reader(monkeypatch)
     try:
         for language, step in steps(read(page)):
