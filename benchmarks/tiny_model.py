@@ -3,6 +3,7 @@ r"""The shipped model's titles: scores with intervals, and what goes wrong how o
     python benchmarks/tiny_model.py --output benchmarks/results/tiny_model.json
     python benchmarks/tiny_model.py --card        # writes the tables of chinese_t5_pegasus_tiny/README*.md
     python benchmarks/tiny_model.py --ship fine_tuned/model.ckpt    # makes it the shipped model
+    python benchmarks/tiny_model.py --record      # writes the titles that tests/test_shipped_model.py expects
 
 Test sets are in the folder that T5_PEGASUS_DATA names (see CONTRIBUTING.md) and in data/. Every title is written with
 the model's own generation_config.json unless --options says otherwise.
@@ -27,9 +28,10 @@ from t5_pegasus.data.examples import Example
 from t5_pegasus.engines.exported import SHIPPED, file_hash
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.files import atomic_path, atomic_text
-from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
+from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR, Weights
 from t5_pegasus.metrics import score_each
 
+RECORDED = ROOT / "tests" / "golden" / "tiny_titles.json"
 RESULTS = ROOT / "benchmarks" / "results" / "tiny_model.json"
 BEGIN, END = "<!-- made by benchmarks/tiny_model.py -->", "<!-- end of what benchmarks/tiny_model.py made -->"
 RESAMPLES = 2000
@@ -56,10 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=tuple(SETS), help="test sets")
     parser.add_argument("--options", default="{}", help="generation options as JSON; the model's own if not given")
     parser.add_argument("--ship", help="only make these weights the shipped model's: float16, and an int8 export")
+    parser.add_argument("--record", action="store_true", help="only write the titles that the model's test expects")
     parser.add_argument("--card", action="store_true", help="only write the model card's tables from the results file")
     flags = parser.parse_args(argv)
     if flags.card:
         write_cards(json.loads(RESULTS.read_text(encoding="utf-8")))
+        return 0
+    if flags.record:
+        record()
         return 0
     if flags.ship is not None:
         ship(flags.ship)
@@ -99,6 +105,16 @@ def ship(weights: str) -> None:
         text = re.sub("`[0-9a-f]{64}`|`@HASH@`", f"`{file_hash(target)}`", path.read_text(encoding="utf-8"))
         with atomic_text(path) as card:
             card.write(text)
+
+
+def record() -> None:
+    """Write the Keras engine's titles of some texts of data/."""
+    examples = [each for name in ("abstracts", "test") for each in read_examples(DATA_DIR / f"{name}.tsv")]
+    contents = [example.content for example in examples[:SHOWN]]
+    titles = AutoTitle.load(TINY_MODEL_DIR, Weights.PRETRAINED, "keras").generate(contents)
+    rows = [{"content": content, "title": title} for content, title in zip(contents, titles, strict=True)]
+    with atomic_text(RECORDED) as file:
+        file.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
 
 def measure(title: AutoTitle, examples: Sequence[Example], options: dict[str, Any]) -> dict[str, Any]:
