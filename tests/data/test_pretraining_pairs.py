@@ -97,8 +97,8 @@ def test_everything_dropped_is_counted_and_told(tmp_path, capsys):
     assert pretrain_data.main(flags) == 0
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"{output}: 6 documents read, 6 pairs written, 1 documents too short (fewer than 3 pieces), "
-        "1 documents nearly empty, 1 duplicate documents, 2 bad lines skipped, 1 control characters taken out, "
-        "1 boilerplate lines taken out"
+        "1 documents nearly empty, 1 duplicate documents, 2 bad lines skipped, 1 control characters removed, "
+        "1 boilerplate lines removed"
     )
     assert len(read_pairs(output)) == 6
 
@@ -200,8 +200,8 @@ def test_workers_may_be_started_in_any_way(tmp_path, method):
     ("flags", "content", "message"),
     [
         ([], None, "cannot read {path}: No such file or directory"),
-        ([], '{"content": "a"}\n{"content": 1}\n', "{path}:2: content must be text, got int; --skip_bad_lines"),
-        ([], '{"title": "a"}\n', "{path}:1: no column content"),
+        ([], '{"content": "a"}\n{"content": 1}\n', "{path}:2: content must be text, got 1; --skip_bad_lines"),
+        ([], '{"title": "a"}\n', "{path}:1: needs columns content or text or "),
         ([], '{"content": "太短"}\n', "no pair in {path}: 1 documents read, 1 documents nearly empty"),
         ([], "", "no pair in {path}: 0 documents read"),
         (
@@ -222,7 +222,7 @@ def test_workers_may_be_started_in_any_way(tmp_path, method):
         (["--output_file", "a.jsonl"], "", "output_file must not be the input_file or in it, got a.jsonl"),
         (["--input_file", "."], "", "output_file must not be the input_file or in it, got pseudo.jsonl"),
         (["--clean", "soap"], "", "clean must be of control, boilerplate, or no, got soap"),
-        (["--mask_rates", "1,1,0,0"], "", "mask_rates must be four numbers that make 1 (mask, random, intact, remove)"),
+        (["--mask_rates", "1,1,0,0"], "", "mask_rates must be 4 numbers that make 1 (mask, random, intact, remove)"),
         (["--output_format", "tfrecord", "--output_file", "."], "", "shards are written to a new folder"),
     ],
 )

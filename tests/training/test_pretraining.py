@@ -293,7 +293,7 @@ def test_a_run_may_start_from_weights_or_leave_them(whole_run, pair_file, tmp_pa
 def test_a_run_may_start_from_the_rows_of_mt5(tmp_path):
     """With a rate of almost nothing: each word has the row of its piece, or the mean of those of its pieces."""
     sentencepiece = pytest.importorskip("sentencepiece")
-    from test_conversion import HUGGING_FACE, make_model_dir, tokens_of, train_pieces
+    from tests.networks.test_mt5 import HUGGING_FACE, make_model_dir, tokens_of, train_pieces
 
     alphabet = "".join(chr(0x4E00 + index) for index in range(296))
     options = {"vocab_size": 300, "model_type": "char", "character_coverage": 1.0}
