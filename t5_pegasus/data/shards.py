@@ -42,7 +42,7 @@ Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
 def encode_record(source_ids: Sequence[int] | Ids, target_ids: Sequence[int] | Ids) -> bytes:
-    """Return a pair as it stands in a shard: a tf.train.Example framed as a TFRecord."""
+    """Return a pair as a shard has it: a tf.train.Example framed as a TFRecord."""
     example = _example_class()()
     for name, ids in (("source_ids", source_ids), ("target_ids", target_ids)):
         example.features.feature[name].int64_list.value.extend(ids)

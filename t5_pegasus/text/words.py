@@ -107,7 +107,7 @@ def build_vocabulary(
 
     Args:
         config: size and division.
-        counts: how often each word stands in a corpus (`count_words`).
+        counts: how often each word occurs in a corpus (`count_words`).
         existing: tokens of another vocabulary. Those that a text can have come before all others of their kind: a
             larger size extends that vocabulary, a smaller one keeps its most frequent tokens.
 
