@@ -37,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, DataConfig, only=pair_options)
     cli.add_flags(parser, TrainingConfig)
     flags = parser.parse_args(argv)
+    if flags.from_scratch and flags.weights is not None:
+        raise OptionError(f"from_scratch and weights exclude each other, got {flags.weights}")
     data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, TrainingConfig)
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
     train = list(read_examples(flags.train_file, *columns))
     valid = list(read_examples(flags.validation_file, *columns))
     model_dir = choose_model_dir(flags.model_dir)
-    if flags.from_scratch and flags.weights is not None:
-        raise OptionError(f"from_scratch and weights exclude each other, got {flags.weights}")
     weights = locate_weights(model_dir, Weights.RANDOM if flags.from_scratch else flags.weights, TO_BUILD)
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 

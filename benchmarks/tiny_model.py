@@ -1,4 +1,4 @@
-r"""The shipped model's titles: scores with intervals, and what goes wrong how often; the tables of its model card.
+"""The shipped model's titles: scores with intervals, and what goes wrong how often; the tables of its model card.
 
     python benchmarks/tiny_model.py --output benchmarks/results/tiny_model.json
     python benchmarks/tiny_model.py --card        # writes the tables of chinese_t5_pegasus_tiny/README*.md
@@ -36,7 +36,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "tiny_model.json"
 BEGIN, END = "<!-- made by benchmarks/tiny_model.py -->", "<!-- end of what benchmarks/tiny_model.py made -->"
 RESAMPLES = 2000
 SHOWN = 20
-_LOOP = 4  # tokens of an n-gram that occurs again
+_LOOP = 4  # characters that occur again
 _LONG = 40  # characters of a first sentence that is copied whole
 
 # What is scored: the examples of each set, by name.
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = public_data()
     if folder is None:
         raise OptionError("T5_PEGASUS_DATA must name the folder of public data, got none")
-    title = AutoTitle.load(flags.model_dir, flags.weights, flags.engine)
+    title = AutoTitle.load(flags.model_dir, flags.weights or Weights.PRETRAINED, flags.engine)
     options = json.loads(flags.options)
     sets = {name: measure(title, SETS[name](folder), options) for name in flags.sets}
     for name, found in sets.items():
@@ -102,7 +102,7 @@ def ship(weights: str) -> None:
     export_model(build_model(TINY_MODEL_DIR, target), TINY_MODEL_DIR / "vocab.txt", exported, "int8", target)
     for name in WORDS:
         path = TINY_MODEL_DIR / name
-        text = re.sub("`[0-9a-f]{64}`|`@HASH@`", f"`{file_hash(target)}`", path.read_text(encoding="utf-8"))
+        text = re.sub("`[0-9a-f]{64}`", f"`{file_hash(target)}`", path.read_text(encoding="utf-8"))
         with atomic_text(path) as card:
             card.write(text)
 
@@ -130,7 +130,8 @@ def measure(title: AutoTitle, examples: Sequence[Example], options: dict[str, An
         "empty": [not text for text in titles],
         "loops": [loops(text) for text in titles],
         "long copies": [
-            len(text) > _LONG and text == first_sentence(source) for text, source in zip(titles, read, strict=True)
+            len(text) > _LONG and first_sentence(text) == first_sentence(source)
+            for text, source in zip(titles, read, strict=True)
         ],
     }
     return {
@@ -154,7 +155,7 @@ def intervals(scores: Sequence[dict[str, float]]) -> dict[str, list[float]]:
 
 
 def stutters(title: str, source: str) -> bool:
-    """Tell whether a character, word or span is written twice or more in a row that the source does not repeat."""
+    """Return whether a character, word or span is written twice or more in a row that the source does not repeat."""
     return any(
         match[0] not in source and not match[1].isdigit() and bool(match[1].strip(" .-/"))
         for match in re.finditer(r"(.{1,8}?)\1+", title)
@@ -162,7 +163,7 @@ def stutters(title: str, source: str) -> bool:
 
 
 def loops(title: str) -> bool:
-    """Tell whether four characters in a row occur again."""
+    """Return whether four characters in a row occur again."""
     runs = [title[start : start + _LOOP] for start in range(len(title) - _LOOP + 1)]
     return len(set(runs)) < len(runs)
 

@@ -1,10 +1,10 @@
-r"""The training pairs of the shipped model: what chinese_t5_pegasus_tiny/README.md says that it was trained on.
+"""The training pairs of the shipped model: what chinese_t5_pegasus_tiny/README.md says that it was trained on.
 
     python benchmarks/tiny_pairs.py --mix pretraining --num_pairs 300000 --seed 1 --output_file pairs
     python benchmarks/tiny_pairs.py --mix fine_tuning --num_pairs 90000 --seed 2 --output_file title_pairs
 
 Both are folders of shards for `pretrain.py`. T5_PEGASUS_DATA names the folder of public data (see CONTRIBUTING.md).
-Rows of the development and test sets, and near duplicates of them, are left out and counted.
+Pairs of the development and test sets of CSL and LCTT, and near duplicates of them, are left out and counted.
 
 What the mixes are for: a small model that is trained on the sentences of one subject learns to copy that subject's
 words and stutters on others. Copying is learned apart from meaning where tokens are renamed at random, in the source
@@ -97,15 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts, counts = load_texts(folder)
     kinds = Kinds(tokenizer, texts, random.Random(flags.seed))
     shares = MIXES[flags.mix]
+    start, end = [tokenizer.start_id], [tokenizer.end_id]
     with ShardWriter(flags.output_file, tokenizer.fingerprint) as writer:
         for _ in range(flags.num_pairs):
             (kind,) = kinds.random.choices(list(shares), list(shares.values()))
             source, target = kinds.table[kind]()
-            frame = [tokenizer.start_id, tokenizer.end_id]
-            writer.add(
-                [frame[0], *source[:MAX_SOURCE], frame[1]],
-                [frame[0], *target[:MAX_TARGET], frame[1]],
-            )
+            writer.add(start + source[:MAX_SOURCE] + end, start + target[:MAX_TARGET] + end)
     report({"mix": flags.mix, "pairs": flags.num_pairs, **counts}, ("numpy", "rjieba"), flags.output)
     return 0
 
@@ -315,7 +312,7 @@ class Kinds:
         draw = self.random
         length = int(12 * (200 / 12) ** draw.random())
         source = [draw.randrange(FIRST_TEXT_ID, self._size) for _ in range(length)]
-        if draw.random() < 0.3:  # few kinds of tokens, so that one tells little of what follows
+        if draw.random() < 0.3:  # few kinds of tokens, so that one predicts little of what follows
             kinds = [draw.randrange(FIRST_TEXT_ID, self._size) for _ in range(max(4, length // draw.randrange(2, 6)))]
             source = [draw.choice(kinds) for _ in range(length)]
         size = draw.randrange(4, min(40, length))

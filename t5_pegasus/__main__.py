@@ -17,13 +17,13 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["check"]
     if name in ("-h", "--help"):
         print("usage: t5-pegasus COMMAND …\n")
-        for command, (_, summary) in COMMANDS.items():
+        for command, summary in COMMANDS.items():
             print(f"  {command:8}{summary}; `t5-pegasus {command} --help` lists its flags")
         return 0
     if name not in COMMANDS:
         raise OptionError(f"the command must be one of {', '.join(COMMANDS)}, got {name}")
     sys.argv[0] = f"t5-pegasus {name}"  # the name in the command's own --help
-    module = importlib.import_module(f"{__package__}.commands.{COMMANDS[name][0]}")
+    module = importlib.import_module(f"{__package__}.commands.{name}")
     code: int = module.main(rest)
     return code
 

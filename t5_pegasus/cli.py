@@ -47,13 +47,11 @@ def add_flags(
             names = [f"--{name}" for name in (field.name, *field.metadata["aliases"])]
             keywords: dict[str, Any] = {"dest": field.name, "default": field.default, "help": field.metadata["help"]}
             if of_model:
-                keywords |= {
-                    "default": argparse.SUPPRESS,
-                    "help": f"{keywords['help']} (default: the model's, else {field.default})",
-                }
+                last = f", else {field.default}" if field.default not in (None, "", ()) else ""
+                keywords |= {"default": argparse.SUPPRESS, "help": f"{keywords['help']} (default: the model's{last})"}
             kind = _plain_type(hints[field.name])
             if kind is bool:
-                keywords["action"] = "store_true"
+                keywords["action"] = argparse.BooleanOptionalAction if of_model else "store_true"
             else:
                 is_list = typing.get_origin(kind) is tuple
                 keywords["type"] = token_ids if is_list else kind
@@ -66,8 +64,7 @@ def add_flags(
 
 def config_from(flags: argparse.Namespace, config_class: type[Config]) -> Config:
     """Build the config object from the parsed flags; raises what its checks raise (OptionError)."""
-    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
-    return config_class(**{name: getattr(flags, name) for name in names if hasattr(flags, name)})
+    return config_class(**given(flags, config_class))
 
 
 def given(flags: argparse.Namespace, config_class: type) -> dict[str, Any]:
@@ -101,7 +98,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C caused an error: TensorFlow raises one of its own if it is stopped while building a graph."""
+    """Return whether Ctrl-C caused an error: TensorFlow raises its own if it is stopped while building a graph."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

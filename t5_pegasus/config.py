@@ -270,17 +270,25 @@ class GenerationConfig(Options):
 
     @classmethod
     def over(cls, defaults: Mapping[str, Any], **options: Any) -> Self:
-        """Build from the options given, over the defaults that go with them.
+        """Build from the options given, over those defaults that go with them.
 
-        Defaults of beam search are left out if the options ask for sampling or greedy search.
+        Whoever asks for sampling does not want the defaults of beam search, nor the other way round; and a default does
+        not forbid fewer beams or a shorter title.
         """
         given = cls.names(**options)
-        left_out: tuple[str, ...] = ()
-        if given.get("do_sample"):
-            left_out = ("num_beams", *_BEAM_OPTIONS)
-        elif given.get("num_beams") == 1:
-            left_out = _BEAM_OPTIONS
-        return cls.make(**{name: value for name, value in defaults.items() if name not in left_out} | given)
+        values = {**defaults, **given}
+        samples = given.get("do_sample", values.get("do_sample", False) and given.get("num_beams", 1) == 1)
+        left_out = {"num_beams", *_BEAM_OPTIONS} if samples else {"do_sample", *_SAMPLING_OPTIONS}
+        beams = values.get("num_beams", 1)
+        if not samples and beams == 1:
+            left_out.update(_BEAM_OPTIONS)
+        if not samples and values.get("num_return_sequences", 1) > beams:
+            left_out.add("num_return_sequences")
+        if beams % values.get("num_beam_groups", 1):
+            left_out.update(("num_beam_groups", "diversity_penalty"))
+        if values.get("min_new_tokens", 0) > values.get("max_new_tokens", cls.max_new_tokens):
+            left_out.add("min_new_tokens")
+        return cls.make(**{name: value for name, value in values.items() if name in given or name not in left_out})
 
     @property
     def num_rows(self) -> int:
@@ -290,12 +298,13 @@ class GenerationConfig(Options):
 
 GENERATION_FILE = "generation_config.json"
 _BEAM_OPTIONS = ("early_stopping", "num_beam_groups", "diversity_penalty")
+_SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "seed")
 
 
 def read_generation_defaults(model_dir: str | Path) -> dict[str, Any]:
     """Return the options in generation_config.json of a model directory, under Hugging Face's names; {} without it.
 
-    Keys of other tools are ignored. Raises DataError for a malformed file, OptionError for a value of another type.
+    Keys of other tools are ignored. Raises DataError for a malformed file, OptionError for a value that is not allowed.
     """
     path = Path(model_dir) / GENERATION_FILE
     try:
@@ -309,7 +318,12 @@ def read_generation_defaults(model_dir: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{path} must hold a JSON object, got {type(values).__name__}")
     fields = {field.name for field in dataclasses.fields(GenerationConfig)}
-    return GenerationConfig.names(**{name: value for name, value in values.items() if name in fields})
+    try:
+        defaults = GenerationConfig.names(**{name: value for name, value in values.items() if name in fields})
+        GenerationConfig.over(defaults)
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from error
+    return defaults
 
 
 # By the type of an option: the rule for its values, a test of it, and what makes the value of the type.

@@ -31,7 +31,7 @@ READ_ERRORS = (OSError, UnicodeDecodeError, EOFError, zlib.error)
 
 
 def is_gzip(path: str | Path) -> bool:
-    """Tell by its name whether a file is compressed; case makes no difference."""
+    """Return by its name whether a file is compressed; case makes no difference."""
     return str(path).lower().endswith(".gz")
 
 

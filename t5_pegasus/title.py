@@ -110,7 +110,7 @@ class AutoTitle:
         """
         if topk is not None:
             generation.setdefault("num_beams", topk)
-        if topk not in (None, 1, generation.get("num_beams")):
+        if topk not in (None, generation.get("num_beams")):
             raise OptionError(f"topk and num_beams are the same option, got {topk} and {generation['num_beams']}")
         texts = [text] if isinstance(text, str) else text
         titles = [best[0].text for best in self.generate_n_best(texts, **generation)]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from t5_pegasus import cli
 from t5_pegasus.config import GenerationConfig, ModelConfig
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import DataError, OptionError
@@ -226,3 +227,29 @@ def test_defaults_that_cannot_be_used_are_refused(tmp_path, text, error, message
     (tmp_path / "generation_config.json").write_text(text, encoding="utf-8")
     with pytest.raises(error, match=message):
         GenerationConfig.of_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "given", "expected"),
+    [
+        ({"do_sample": True, "temperature": 0.7}, {"num_beams": 4}, {"num_beams": 4}),
+        ({"do_sample": True, "temperature": 0.7}, {"do_sample": False}, {}),
+        (
+            {"do_sample": True, "temperature": 0.7},
+            {"top_p": 0.9},
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.9},
+        ),
+        ({"num_beams": 4, "num_return_sequences": 4}, {"num_beams": 2}, {"num_beams": 2}),
+        ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, {"num_beams": 3}, {"num_beams": 3}),
+        ({"min_new_tokens": 20}, {"max_new_tokens": 8}, {"max_new_tokens": 8}),
+    ],
+)
+def test_defaults_that_do_not_go_with_what_is_given_are_left_out(defaults, given, expected):
+    assert GenerationConfig.over(defaults, **given) == GenerationConfig(**expected)
+
+
+def test_a_flag_overrides_a_default_in_either_direction():
+    parser = cli.make_parser("A script.")
+    cli.add_flags(parser, GenerationConfig, of_model=True)
+    flags = parser.parse_args(["--no-do_sample", "--maxlen", "8"])
+    assert cli.given(flags, GenerationConfig) == {"do_sample": False, "max_new_tokens": 8}

@@ -33,7 +33,7 @@ def locked_versions(lock: Path) -> dict[str, set[str]]:
 def check(lock: Path = LOCK) -> tuple[list[str], list[str]]:
     """Return (what was found, what is wrong with it), a line each, in plain words."""
     found, wrong = [f"python {platform.python_version()}"], []
-    trains = _is_installed("tensorflow") or _is_installed("bert4keras")
+    trains = _is_installed("bert4keras")  # TensorFlow may be there for other work
     newest = (3, 12) if trains else (3, 13)
     if not (3, 11) <= sys.version_info[:2] <= newest:
         versions = "3.11 or 3.12, which the lock is made for" if trains else "3.11 to 3.13"

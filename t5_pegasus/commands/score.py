@@ -94,7 +94,3 @@ def write_csv(
             # Half a surrogate pair, which JSON can spell in a prediction and UTF-8 cannot, becomes a question mark.
             text = prediction.encode(errors="replace").decode()
             writer.writerow([example.content, example.title, text, *each.values()])
-
-
-if __name__ == "__main__":
-    cli.run(main)

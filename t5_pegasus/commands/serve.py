@@ -31,7 +31,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..serving.supervisor import serve
 
     return serve(service)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -86,6 +86,3 @@ def as_json(identifier: str, rank: int, hypothesis: "Hypothesis") -> str:
 
 
 FORMATS = {"text": lambda identifier, rank, hypothesis: hypothesis.text, "jsonl": as_json}
-
-if __name__ == "__main__":
-    cli.run(main)

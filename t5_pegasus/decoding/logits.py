@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import GenerationConfig
 
-# Stands in for a log-probability of 0, which times infinity would be NaN.
+# Replaces a log-probability of 0, which times infinity would be NaN.
 ALMOST_CERTAIN = -1e-30
 
 

@@ -35,15 +35,21 @@ SHIPPED = "exported"  # folder of a model directory with an export of its pretra
 
 
 def shipped_export(model_dir: str | Path, weights: str | Path) -> Path | None:
-    """Return the export that a model directory came with if it is of these weights, else None."""
+    """Return the export that a model directory came with if it is of these weights, config and vocabulary, else None.
+
+    None also for one that is damaged or of another version: the weights are then exported to the cache.
+    """
     folder, weights = Path(model_dir) / SHIPPED, Path(weights)
     if not (is_exported(folder) and weights.is_file()):
         return None
     try:
+        is_same = check_export(folder) == ModelConfig.load(model_dir)
         values = json.loads((folder / CONFIG).read_bytes())
-        return folder if values.get("weights_sha256") == file_hash(weights) else None
-    except (OSError, ValueError, AttributeError):  # damaged: the weights are exported to the cache
+        is_same &= values.get("weights_sha256") == file_hash(weights)
+        is_same &= file_hash(folder / VOCABULARY) == file_hash(Path(model_dir) / VOCABULARY)
+    except (OSError, PegasusError):
         return None
+    return folder if is_same else None
 
 
 def is_exported(model_dir: str | Path) -> bool:

@@ -17,7 +17,11 @@ class LoadConfig:
         "folder that finetune.py wrote to (its --output_dir), where best_model.weights is looked for first",
         aliases=("output_dir",),
     )
-    engine: str = option("auto", "what runs the model: changes no title but its speed", choices=("auto", *ENGINES))
+    engine: str = option(
+        "auto",
+        "what runs the model: only speed differs, but an int8 export may change a title",
+        choices=("auto", *ENGINES),
+    )
     user_dict: str | None = option(None, "jieba user dictionary that the model was trained with")
 
     def __post_init__(self) -> None:

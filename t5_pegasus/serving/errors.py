@@ -4,7 +4,7 @@ from typing import Any
 
 
 class ServiceError(Exception):
-    """An error that the client is told.
+    """An error that the client receives.
 
     Args:
         status: HTTP status.

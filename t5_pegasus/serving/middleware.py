@@ -22,7 +22,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def error_response(error: ServiceError) -> JSONResponse:
-    """Return the response that tells a client of an error."""
+    """Return the response that reports an error."""
     return JSONResponse(error.to_dict(), error.status, error.headers)
 
 
@@ -85,7 +85,7 @@ class Observe:
 
 
 def internal_error() -> ServiceError:
-    """Return the error for a fault of ours; a client is told nothing of its cause."""
+    """Return the error for a fault of ours; the response does not name its cause."""
     return ServiceError(500, "internal", "the service failed; its log says why")
 
 

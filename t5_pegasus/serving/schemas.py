@@ -130,7 +130,7 @@ class Schemas:
                 raise ServiceError(422, "invalid_options", f"{name} is given twice, also as {given}", "parameters")
             values[name] = tuple(value) if isinstance(value, list) else value
         try:
-            return dataclasses.replace(self._generation, **values)
+            return GenerationConfig.over(dataclasses.asdict(self._generation), **values)
         except OptionError as error:
             raise ServiceError(422, "invalid_options", str(error), "parameters") from None
 

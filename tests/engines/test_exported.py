@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from t5_pegasus import AutoTitle
 from t5_pegasus.config import ModelConfig
 from t5_pegasus.engines import exported
+from t5_pegasus.engines.exported import shipped_export
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.errors import CheckpointError
 
@@ -136,3 +137,21 @@ def test_a_file_that_may_not_be_read_is_named(whole, shared_path, other_user):
     (export / "decoder.onnx.data").chmod(0o600)
     with other_user(), pytest.raises(CheckpointError, match=r"^cannot read .*decoder\.onnx\.data: Permission denied$"):
         AutoTitle.load(export)
+
+
+def test_an_export_that_ships_is_used_for_the_weights_it_was_made_of_alone(random_t5, random_model_dir, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(random_model_dir, model)
+    weights = model / "model.safetensors"
+    assert shipped_export(model, weights) is None
+    export_model(random_t5, model / "vocab.txt", model / "exported", weights=weights)
+    assert shipped_export(model, weights) == model / "exported"
+    assert shipped_export(model, model / "best_model.weights") is None
+    for name in ("model.safetensors", "vocab.txt", "config.json", "exported/decoder.onnx"):
+        path = model / name
+        before = path.read_bytes()
+        text = before.replace(b"false", b"true", 1) if name == "config.json" else before + b"\n"
+        path.write_bytes(text)
+        assert shipped_export(model, weights) is None, name
+        path.write_bytes(before)
+    assert shipped_export(model, weights) == model / "exported"

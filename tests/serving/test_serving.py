@@ -986,3 +986,10 @@ def test_a_model_that_cannot_be_loaded_ends_the_service(exported_dir, tmp_path, 
     assert result.returncode == 2
     assert "encoder.onnx is not the file that was exported" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_who_asks_for_sampling_is_not_given_the_defaults_of_beam_search():
+    schemas = Schemas(ServingConfig(), GenerationConfig(num_beams=4, early_stopping=True, length_penalty=0.5), 300)
+    asked = schemas.Parameters(do_sample=True, top_k=5)
+    assert schemas.config(asked) == GenerationConfig(do_sample=True, top_k=5, length_penalty=0.5)
+    assert schemas.config(schemas.Parameters(num_beams=1)) == GenerationConfig(length_penalty=0.5)
