@@ -62,7 +62,16 @@ FOREIGN_FLAGS = {"--extra"}
 # Files that are named in the text and made by a command or a reader.
 MADE = {
     *("csl_train.tsv", "decoding.json", "index.bin", "manifest.json", "model.safetensors", "scores.csv"),
-    *("training_log.csv", "pretraining_log.csv", "vocab.txt", "config.json", "encoder.onnx", "decoder.onnx"),
+    *(
+        "training_log.csv",
+        "pretraining_log.csv",
+        "generation_config.json",
+        "exported/",
+        "vocab.txt",
+        "config.json",
+        "encoder.onnx",
+        "decoder.onnx",
+    ),
     *("gather.onnx", "train.jsonl.gz", "spiece.model", "titles.jsonl", "tensorboard/", "training_state/"),
     "metrics/chrf.py",  # an example
 }

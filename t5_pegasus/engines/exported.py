@@ -54,7 +54,7 @@ def shipped_export(model_dir: str | Path, weights: str | Path) -> Path | None:
 
 def is_exported(model_dir: str | Path) -> bool:
     """Return whether a directory was made by `t5_pegasus.export`: it has graphs instead of weights."""
-    return (Path(model_dir) / DECODER).is_file()
+    return os.path.isfile(Path(model_dir) / DECODER)  # unlike Path's, False where it may not look
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
@@ -78,9 +78,9 @@ def check_export(model_dir: str | Path) -> ModelConfig:
     missing, cannot be read or is not as it was exported.
     """
     model_dir = Path(model_dir)
-    if not is_exported(model_dir):
-        raise CheckpointError(f"{model_dir} is not an exported model: it has no {DECODER}")
     try:
+        if not (model_dir / DECODER).is_file():
+            raise CheckpointError(f"{model_dir} is not an exported model: it has no {DECODER}")
         values = json.loads((model_dir / CONFIG).read_bytes())
         if not isinstance(values, dict):
             raise CheckpointError(f"{model_dir / CONFIG} must hold a JSON object, got {type(values).__name__}")

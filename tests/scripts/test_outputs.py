@@ -77,7 +77,7 @@ def test_a_file_in_gbk_is_named_as_such_wherever_text_is_read(tmp_path):
     """Predictions, vocabularies and user dictionaries; pairs and documents name the line."""
     wrong = tmp_path / "wrong.txt"
     wrong.write_bytes("中文标题\n".encode("gbk") * 3)
-    message = r"cannot read .*wrong\.txt: not UTF-8 but GB18030, convert it with `iconv -f GB18030 -t UTF-8 .*`"
+    message = r"wrong\.txt:1: not UTF-8 but GB18030, convert it with `iconv -f GB18030 -t UTF-8 .*`"
     with pytest.raises(DataError, match=message):
         evaluation.main(["--predictions", str(wrong), "--references", str(DATA_DIR / "test.tsv")])
     model_dir = shutil.copytree(UNTRAINED_MODEL_DIR, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
