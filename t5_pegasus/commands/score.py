@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (flags.predictions is None) != (flags.references is None):
         raise OptionError("--predictions and --references go together: give both, or --test_file alone")
     if flags.predictions is not None and data.skip_bad_lines:
-        raise OptionError("--skip_bad_lines cannot tell which --predictions to skip: mend the lines of --references")
+        raise OptionError("--skip_bad_lines cannot know which --predictions to skip: correct the lines of --references")
     if flags.output_csv is not None:
         check_target(flags.output_csv)
     inputs = {name: getattr(flags, name) for name in ("test_file", "predictions", "references")}

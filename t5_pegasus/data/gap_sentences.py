@@ -276,7 +276,7 @@ class GapSentenceConfig:
 
     @property
     def masks(self) -> bool:
-        """Tell whether a gap sentence may become a [MASK]."""
+        """Return whether a gap sentence may become a [MASK]."""
         return self.rates[list(FILLERS).index("mask")] > 0
 
     @functools.cached_property

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import GenerationConfig, check_choices, option
+from ..config import (
+    GenerationConfig,
+    check_choices,
+    option,
+    require,
+    require_at_least,
+    require_between,
+    require_finite,
+    require_positive,
+)
 from ..decoding.options import DataConfig
 from ..engines.exported import is_exported
 from ..errors import OptionError
@@ -45,18 +54,14 @@ class ServingConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value the service cannot work with."""
-        for name in ("workers", "max_queue", "max_texts", "max_chars", "max_body_bytes", *LIMITS.values()):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("timeout", "body_timeout"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.batch_wait_ms <= 1000:
-            raise OptionError(f"batch_wait_ms must be from 0 to 1000, got {self.batch_wait_ms}")
-        if not 0 <= self.port <= 65535:
-            raise OptionError(f"port must be from 0 to 65535, got {self.port}")
-        if self.max_texts > self.max_queue:
-            raise OptionError(f"max_texts must be at most max_queue ({self.max_queue}), got {self.max_texts}")
+        counts = ("workers", "max_queue", "max_texts", "max_chars", "max_body_bytes", *LIMITS.values())
+        require_at_least(self, 1, *counts)
+        require_finite(self, "timeout", "body_timeout")
+        require_positive(self, "timeout", "body_timeout")
+        require_between(self, 0, 1000, "batch_wait_ms")
+        require_between(self, 0, 65535, "port")
+        queue = self.max_queue
+        require(self.max_texts <= queue, f"max_texts must be at most max_queue ({queue})", self.max_texts)
         check_choices(self)
 
 

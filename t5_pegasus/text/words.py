@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from ..config import option
+from ..config import option, require, require_at_least
 from ..errors import OptionError
 from .characters import is_cjk, normalize
 from .segmentation import Cut
@@ -55,10 +55,9 @@ class VocabularyConfig:
                 f"size must be at least num_characters (from 1) and {fixed} more for special tokens, signs and pieces, "
                 f"got size {self.size} with num_characters {self.characters}"
             )
-        if self.pieces < len(_LETTERS):
-            raise OptionError(f"num_pieces must be at least {len(_LETTERS)}, for letters and digits, got {self.pieces}")
-        if self.min_count < 1:
-            raise OptionError(f"min_count must be at least 1, got {self.min_count}")
+        letters = len(_LETTERS)
+        require(self.pieces >= letters, f"num_pieces must be at least {letters}, for letters and digits", self.pieces)
+        require_at_least(self, 1, "min_count")
 
     @property
     def characters(self) -> int:

@@ -23,7 +23,7 @@ def distributed(name: str) -> Iterator[None]:
 
 
 def is_chief() -> bool:
-    """Tell whether this process is the one that writes files."""
+    """Return whether this process is the one that writes files."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     if resolver is None or not resolver.task_type:
         return True

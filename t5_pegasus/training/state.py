@@ -100,7 +100,7 @@ class TrainingState:
 
     @property
     def exists(self) -> bool:
-        """Tell whether there is something to go on from."""
+        """Return whether there is something to go on from."""
         return (self.folder / "checkpoint").exists()
 
     def save(self, number: int, progress: Mapping[str, Any]) -> None:
