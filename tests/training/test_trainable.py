@@ -106,9 +106,9 @@ def test_a_tied_step_is_that_of_a_tape_through_one_matrix(together):
         assert far.mean() < 1e-3, name
 
 
-@pytest.mark.parametrize("mixed_precision", ["float16", "bfloat16"])
-def test_a_head_stays_tied_in_half_precision(mixed_precision):
-    config = TrainingConfig(mixed_precision=mixed_precision, gradient_accumulation_steps=2)
+def test_a_head_stays_tied_in_half_precision():
+    """With the scaling of the loss, and batches that are summed."""
+    config = TrainingConfig(mixed_precision="float16", gradient_accumulation_steps=2)
     t5 = make_t5(config, tied=True)
     before = values_of(t5)
     every = batches(6)
@@ -137,13 +137,13 @@ from t5_pegasus.networks.backend import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_trainable as tests
-config = tests.TrainingConfig(gradient_accumulation_steps={together})
+config = tests.TrainingConfig(gradient_accumulation_steps=2)
 def train(part):
     t5 = tests.make_t5(config, tied=True)
     optimizer = tests.make_optimizer(t5, config, tests.WarmupLinearDecay(1e-2, 0, 9))
     step = tests.TrainStep(t5, optimizer, config)
     for number in range(3):
-        every = tests.batches(3)[:{together}]
+        every = tests.batches(2)
         count = sum(int((targets[:, 1:] != 0).sum()) for _, targets in every)
         step(number, [lambda n, parts, batch=batch: [each[part(n)] for each in batch] for batch in every], count)
     return t5
@@ -158,10 +158,9 @@ assert far.mean() < 1e-3, far.mean()
 """
 
 
-@pytest.mark.parametrize("together", [1, 2])
-def test_a_head_stays_tied_on_every_device(together):
-    """Two devices take the steps of one, with and without summed batches."""
-    script = MIRRORED.format(root=str(ROOT), tests=str(ROOT / "tests" / "training"), together=together)
+def test_a_head_stays_tied_on_every_device():
+    """Two devices take the steps of one."""
+    script = MIRRORED.format(root=str(ROOT), tests=str(ROOT / "tests" / "training"))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
@@ -208,7 +207,6 @@ def steps_of_all():
     ("tied", "frozen", "still"),
     [
         (False, ["Encoder-Transformer-0-FeedForward"], "encoder/block_000/layer_001/DenseReluDense/"),
-        (False, ["Embedding-Token"], EMBEDDING),
         (False, ["Decoder-Output-LM"], HEAD),
         (False, ["Embedding-Token", "Decoder-Output-LM"], (EMBEDDING, HEAD)),
         (True, ["Embedding-Token"], (EMBEDDING, HEAD)),
