@@ -12,7 +12,6 @@ the model's own generation_config.json unless --options says otherwise.
 import json
 import random
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from t5_pegasus import AutoTitle, cli, read_examples
 from t5_pegasus.data.examples import Example
 from t5_pegasus.engines.exported import SHIPPED, file_hash
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_path, atomic_text
+from t5_pegasus.files import atomic_folder, atomic_path, atomic_text
 from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR, Weights
 from t5_pegasus.metrics import score_each
 
@@ -86,7 +85,7 @@ def ship(weights: str) -> None:
     """Write model.safetensors, in float16 and without the tied head, and exported/, and the hash to the model cards."""
     import safetensors.numpy
 
-    from t5_pegasus.engines.onnx_export import export_model
+    from t5_pegasus.engines.onnx_export import write_export
     from t5_pegasus.networks.checkpoints import save_weights
     from t5_pegasus.networks.t5 import build_model
 
@@ -97,9 +96,9 @@ def ship(weights: str) -> None:
         values = safetensors.numpy.load_file(whole)
         with atomic_path(target) as file:
             safetensors.numpy.save_file({name: value.astype(np.float16) for name, value in values.items()}, file)
-    shutil.rmtree(exported, ignore_errors=True)
-    # Of the rounded weights: what the Keras engine runs.
-    export_model(build_model(TINY_MODEL_DIR, target), TINY_MODEL_DIR / "vocab.txt", exported, "int8", target)
+    t5 = build_model(TINY_MODEL_DIR, target)  # the rounded weights, which the Keras engine runs
+    with atomic_folder(exported, check=lambda _: None) as folder:  # whatever was exported before
+        write_export(t5, TINY_MODEL_DIR / "vocab.txt", folder, "int8", target)
     for name in WORDS:
         path = TINY_MODEL_DIR / name
         text = re.sub("`[0-9a-f]{64}`", f"`{file_hash(target)}`", path.read_text(encoding="utf-8"))

@@ -105,8 +105,9 @@ def choose_model_dir(model_dir: str | Path | None) -> Path:
 def find_weights(model_dir: str | Path, weights: str | Path | Weights | None = None, run_dir: str | Path = ".") -> Path:
     """Return the weights to generate with, and say on standard error which were found if no file is named.
 
-    None is TO_GENERATE: the fine-tuned weights of `run_dir` or the model directory, else the pretrained ones, which
-    write summaries, if not as well. Raises CheckpointError if there are none, OptionError for random ones.
+    None is TO_GENERATE: the fine-tuned weights of `run_dir` or the model directory, else the pretrained ones.
+
+    Raises CheckpointError if there are none, OptionError for random ones.
     """
     found = locate_weights(model_dir, weights, TO_GENERATE, run_dir)
     if found is Weights.RANDOM:
