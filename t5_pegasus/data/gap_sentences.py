@@ -346,7 +346,7 @@ def fill_gaps(
 
     Which row of FILLERS that is, is drawn by `rates`, their shares in order. `span` is a row of MASK_SPANS.
     """
-    rng = rng or random.Random(0)
+    rng = rng or random.Random(0)  # noqa: S311  a draw, no secret
     limits, last = list(accumulate(rates)), max(index for index, rate in enumerate(rates) if rate)
     is_gap, fillers = set(gaps), list(FILLERS.values())
     filled = list[str]()
@@ -365,7 +365,7 @@ def text_rng(text: str, seed: int = 0) -> random.Random:
     """Return the random numbers of a text: the same wherever and whenever it is processed."""
     key = seed.to_bytes(8, "little")
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=key).digest()
-    return random.Random(int.from_bytes(digest, "little"))
+    return random.Random(int.from_bytes(digest, "little"))  # noqa: S311  a draw, no secret
 
 
 def _overlap(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

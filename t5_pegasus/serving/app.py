@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -151,7 +151,7 @@ class App:
 
 
 async def _on_service_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
+    error = cast(ServiceError, error)
     request.scope["state"]["log"]["code"] = error.code
     return middleware.error_response(error)
 
@@ -160,7 +160,7 @@ _HTTP_ERRORS = {404: ("not_found", "there is nothing here"), 405: ("method_not_a
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    error = cast(HTTPException, error)
     code, message = _HTTP_ERRORS.get(error.status_code, ("http_error", "the request cannot be answered"))
     return middleware.error_response(ServiceError(error.status_code, code, message, headers=dict(error.headers or {})))
 

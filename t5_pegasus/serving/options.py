@@ -29,7 +29,7 @@ MEDIA_TYPES = ("application/json", "application/jsonlines", "text/plain")
 class ServingConfig:
     """How the service listens, what it admits and how it shares the model."""
 
-    host: str = option("0.0.0.0", "address to listen on; 127.0.0.1 admits this machine only")
+    host: str = option("0.0.0.0", "address to listen on; 127.0.0.1 admits this machine only")  # noqa: S104  for images
     port: int = option(8080, "port to listen on; 0 takes a free one")
     workers: int = option(1, "processes, each with a model of its own")
     timeout: float = option(60.0, "seconds a request may take; then its work is given up")

@@ -38,7 +38,7 @@ def serve(service: Service) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code."""
     listener = listen(service.serving.host, service.serving.port)
     host, port = listener.getsockname()[:2]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  nothing is bound here
     print(f"serving {service.model.model_dir} on http://{shown}:{port}/", file=sys.stderr, flush=True)
     if service.serving.workers == 1:
         from .server import serve_process
@@ -77,7 +77,7 @@ class Supervisor:
                     if slot.process is not None and slot.process.exitcode is not None:
                         if slot.process.exitcode == EXIT_FAILED and not self._loaded.is_set():
                             code, self._should_stop = EXIT_FAILED, True
-                        self._on_death(slot)
+                        self._on_death(slot, slot.process)
         finally:
             self._stop([slot.process for slot in slots if slot.process is not None])
             for number, handler in handlers.items():
@@ -94,14 +94,13 @@ class Supervisor:
         logger.info("process started", extra={"fields": {"worker": process.pid}})
         return process
 
-    def _on_death(self, slot: "_Slot") -> None:
+    def _on_death(self, slot: "_Slot", process: SpawnProcess) -> None:
         from prometheus_client import multiprocess
 
-        assert slot.process is not None
-        fields = {"worker": slot.process.pid, "exit_code": slot.process.exitcode}
+        fields = {"worker": process.pid, "exit_code": process.exitcode}
         logger.error("process died", extra={"fields": fields})
         self._opened.set()  # if it was the first, the others would wait for it in vain
-        multiprocess.mark_process_dead(slot.process.pid)  # type: ignore[no-untyped-call]
+        multiprocess.mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
         if time.monotonic() - slot.started > _SECONDS_OF_HEALTH:
             slot.deaths = 0
         pause = min(_LONGEST_PAUSE, 2.0**slot.deaths - 1)
