@@ -7,7 +7,7 @@ jieba's dictionary, and scoring a predictions file never does.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .data.examples import read_examples

@@ -76,6 +76,11 @@ MADE = {
     "metrics/chrf.py",  # an example
 }
 
+DIALOGUE = {
+    "dialogue": "Ann: Are you free for lunch?\nBob: Yes, at one.\nAnn: See you then!",
+    "summary": "Ann and Bob will have lunch at one.",
+}
+
 SCRIPT = re.compile(r"(?:python (?:-m )?|(?:^|(?<= )))((?:deploy/|benchmarks/)?\w+\.(?:py|sh)|t5_pegasus\.\w+)(?= |$)")
 
 
@@ -327,6 +332,8 @@ def desk(tmp_path_factory) -> Path:
     texts = [json.loads(line)["content"] + "\n" for line in articles]
     few = {"train.tsv": pairs[:4], "valid.tsv": pairs[4:6], "test.tsv": pairs[6:8], "articles.jsonl": articles[:4]}
     few |= {"texts.txt": texts[:2], "data/train.tsv": pairs[:4], "data/valid.tsv": pairs[4:6]}
+    few["dialogues.jsonl"] = [f"{json.dumps({'id': name, **DIALOGUE})}\n" for name in ("one", "two")]
+    few["summaries.txt"] = ["Ann asks Bob to lunch.\n", "Lunch is at one.\n"]
     few["news.csv"] = ["内容,主题\n", *(f"{content.strip()},新闻\n" for content in texts[:2])]
     few |= {f"csl/{name}.tsv": pairs[:3] for name in ("train", "dev", "test", "extra")}
     for name, lines in few.items():

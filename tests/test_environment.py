@@ -3,6 +3,7 @@
 import importlib.metadata
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -85,6 +86,11 @@ def test_other_versions_than_the_locked_are_told(tmp_path, without_import):
 def test_the_lock_names_every_package():
     locked = environment.locked_versions(environment.LOCK)
     assert set(environment.PACKAGES) <= set(locked)
+
+
+def test_the_version_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert t5_pegasus.__version__ == project["version"]
 
 
 def test_packages_that_are_missing_are_told(monkeypatch, without_import):

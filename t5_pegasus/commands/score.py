@@ -1,4 +1,4 @@
-"""Score titles against references: ROUGE-1, ROUGE-2, ROUGE-L and BLEU by characters.
+"""Score titles against references: ROUGE-1, ROUGE-2, ROUGE-L and BLEU, by characters or of English words.
 
 `--test_file test.tsv` generates the titles first; `--predictions titles.jsonl --references test.tsv` scores those of a
 file. The last line of the output is JSON.
@@ -20,7 +20,8 @@ from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text, check_apart, check_target
 from ..locations import DATA_DIR, choose_model_dir
-from ..metrics import METRICS, average, corpus_bleu, score_each
+from ..metrics import LANGUAGES, average, corpus_bleu, score_each
+from ..metrics.options import ScoringConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
     parser.add_argument("--show", type=int, default=0, help="print so many references, each with the title to score")
     parser.add_argument("--output_csv", help="also write every example with its scores to this file")
-    cli.add_flags(parser, LoadConfig)
+    cli.add_flags(parser, ScoringConfig, LoadConfig)
     names = [field.name for field in dataclasses.fields(DataConfig) if field.name != "max_target_length"]
     cli.add_flags(parser, DataConfig, only=names)
     names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
     cli.add_flags(parser, GenerationConfig, only=names, of_model=True)
     flags = parser.parse_args(argv)
-    data = cli.config_from(flags, DataConfig)
+    data, language = cli.config_from(flags, DataConfig), cli.config_from(flags, ScoringConfig).language
     require(flags.show >= 0, "show must be at least 0", flags.show)
     if (flags.predictions is None) != (flags.references is None):
         raise OptionError("--predictions and --references go together: give both, or --test_file alone")
@@ -69,15 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "score: predict that very file"
             )
 
-    scores = score_each(predictions, references)
+    scores = score_each(predictions, references, language)
     if flags.output_csv is not None:
         write_csv(flags.output_csv, examples, predictions, scores)
     for reference, prediction in zip(references[: flags.show], predictions, strict=False):
         print(f"reference: {reference}\n    title: {prediction}")
-    lengths = (statistics.fmean(map(len, texts)) for texts in (predictions, references))
-    print("{} examples, mean length {:.1f} characters, of the references {:.1f}".format(len(scores), *lengths))
-    print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references)))
-    print("means of", ", ".join(metric.signature for metric in METRICS.values()))
+    texts = LANGUAGES[language]
+    ours, theirs = (statistics.fmean(map(texts.count, each)) for each in (predictions, references))
+    print(f"{len(scores)} examples, mean length {ours:.1f} {texts.unit}, of the references {theirs:.1f}")
+    print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references, language)))
+    print("means of", ", ".join(metric.describe() for metric in texts.metrics.values()))
     print(json.dumps(average(scores)))
     return 0
 

@@ -19,6 +19,7 @@ PAIRS = (
     ("src", "tgt"),
     ("source", "target"),
     ("dialogue", "summary"),
+    ("article", "highlights"),
     ("prompt", "completion"),
 )
 

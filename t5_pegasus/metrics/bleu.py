@@ -1,13 +1,15 @@
-"""Sentence BLEU by characters, equal to nltk's `sentence_bleu` with `SmoothingFunction().method1`.
+"""Sentence BLEU, of characters or other words, equal to nltk's `sentence_bleu` with `SmoothingFunction().method1`.
 
-Papineni et al. 2002, up to four characters with equal weights; method 1 of Chen and Cherry 2014 counts 0.1 matches if
+Papineni et al. 2002, up to four words with equal weights; method 1 of Chen and Cherry 2014 counts 0.1 matches if
 there are none.
 """
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
-SIGNATURE = "bleu|chars|lower|sentence|orders:4|smooth:method1|empty:0|as:nltk-3.10"
+SETTINGS = "sentence|orders:4|smooth:method1|empty:0|as:nltk-3.10"
+SIGNATURE = f"bleu|lang:zh|tok:chars|case:lower|{SETTINGS}"
 NAMES = ("bleu",)
 
 _ORDERS = 4
@@ -15,20 +17,24 @@ _EPSILON = 0.1
 
 
 def bleu(hypothesis: str, reference: str) -> dict[str, float]:
-    """Return the BLEU of one hypothesis, 0 to 1; 0 if no character is in both texts.
+    """Return the BLEU of one hypothesis by characters, 0 to 1; 0 if no character is in both texts.
 
     Of n-grams longer than the hypothesis there are 0 matches of 1, as in nltk, so three equal characters score 0.56.
     """
-    words, reference_words = _words(hypothesis), _words(reference)
+    return {"bleu": sentence_bleu(_words(hypothesis), _words(reference))}
+
+
+def sentence_bleu(words: Sequence[str], reference_words: Sequence[str]) -> float:
+    """Return the BLEU of a text in words against one reference, 0 to 1; 0 if no word is in both."""
     log_precisions = []
     for order in range(1, _ORDERS + 1):
         ngrams, reference_ngrams = _count_ngrams(words, order), _count_ngrams(reference_words, order)
         matches = sum(min(count, reference_ngrams[ngram]) for ngram, count in ngrams.items())
         if order == 1 and not matches:
-            return {"bleu": 0.0}
+            return 0.0
         log_precisions.append(math.log((matches or _EPSILON) / max(1, len(words) - order + 1)))
     brevity = min(0.0, 1 - len(reference_words) / len(words))
-    return {"bleu": math.exp(brevity + math.fsum(log_precisions) / _ORDERS)}
+    return math.exp(brevity + math.fsum(log_precisions) / _ORDERS)
 
 
 def _words(text: str) -> list[str]:
@@ -36,5 +42,5 @@ def _words(text: str) -> list[str]:
     return " ".join(text).lower().split(" ")
 
 
-def _count_ngrams(words: list[str], order: int) -> Counter[tuple[str, ...]]:
+def _count_ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[start:] for start in range(order)), strict=False))

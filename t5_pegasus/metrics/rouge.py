@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain, pairwise
 
-SIGNATURE = "rouge|chars|lower|f|distinct|sentences:.|empty:0|as:rouge-1.0.1"
+SIGNATURE = "rouge|lang:zh|tok:chars|case:lower|f|distinct|sentences:.|empty:0|as:rouge-1.0.1"
 NAMES = ("rouge-1", "rouge-2", "rouge-l")
 
 # Rows of the table that are kept at a time; of the earlier ones only each block's first, to compute the block anew.

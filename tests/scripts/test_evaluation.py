@@ -59,8 +59,8 @@ def test_titles_of_a_file_are_scored(pairs, tmp_path, capsys):
     assert text[0] == "3 examples, mean length 3.0 characters, of the references 4.7"
     value, signature = corpus_bleu(PREDICTIONS, REFERENCES)
     assert text[1] == f"corpus BLEU {value:.2f} ({signature})"
-    assert "rouge|chars|lower|f|" in text[2]
-    assert "bleu|chars|lower|" in text[2]
+    assert "rouge|lang:zh|tok:chars|case:lower|f|" in text[2]
+    assert "bleu|lang:zh|tok:chars|case:lower|" in text[2]
 
     assert table.read_bytes().startswith(b"\xef\xbb\xbf")
     with table.open(encoding="utf-8-sig", newline="") as file:
@@ -70,6 +70,24 @@ def test_titles_of_a_file_are_scored(pairs, tmp_path, capsys):
     assert [row["prediction"] for row in rows] == [*PREDICTIONS[:2], "半个?式子"]
     for name, mean in means.items():
         assert sum(float(row[name]) for row in rows) / len(rows) == pytest.approx(mean)
+
+
+def test_english_titles_are_scored_by_words(tmp_path, capsys):
+    predictions, references = ["The dogs were running.", ""], ["A dog runs in the park.", "Rain is expected."]
+    rows = [{"id": number, "article": "A text.", "highlights": each} for number, each in enumerate(references)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    titles = write_titles(tmp_path / "titles.jsonl", predictions)
+    files = ["--predictions", str(titles), "--references", str(tmp_path / "pairs.json")]
+    assert evaluation.main([*files, "--language", "en"]) == 0
+    *text, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last) == score(predictions, references, "en")
+    assert list(json.loads(last)) == ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "bleu"]
+    assert text[0] == "2 examples, mean length 2.0 words, of the references 4.5"
+    value, signature = corpus_bleu(predictions, references, "en")
+    assert text[1] == f"corpus BLEU {value:.2f} ({signature})"
+    assert "rouge|lang:en|tok:rouge-score|" in text[2]
+    with pytest.raises(OptionError, match="argument --language: invalid choice: 'fr'"):
+        evaluation.main([*files, "--language", "fr"])
 
 
 def test_scoring_loads_no_tensorflow(pairs, tmp_path):

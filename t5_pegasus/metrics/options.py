@@ -1,0 +1,23 @@
+"""The options of scoring."""
+
+import dataclasses
+from typing import Any
+
+from ..config import Options, check_choices, option
+from . import LANGUAGES
+
+
+def language_option() -> Any:
+    """Return the field of an options class that names the language of the scores."""
+    return option("zh", "language of the scores: zh compares characters, en stemmed words", choices=LANGUAGES)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringConfig(Options):
+    """How titles are scored."""
+
+    language: str = language_option()
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a language that is not a row of LANGUAGES."""
+        check_choices(self)
