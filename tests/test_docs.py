@@ -381,12 +381,13 @@ class Reader:
         self.port = _free_port()
 
     def run(self, language: str, step: str) -> None:
+        step = step.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
         if language == "python":
             exec(compile(step, step, "exec"), self.names)
         elif SCRIPT.search(step):
             self.run_script(step)
         else:
-            step = step.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}").replace("curl ", "curl --fail --silent ")
+            step = step.replace("curl ", "curl --fail --silent ")
             subprocess.run(["bash", "-euo", "pipefail", "-c", step], check=True, timeout=60)
 
     def run_script(self, command: str) -> None:

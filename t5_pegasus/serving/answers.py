@@ -3,10 +3,11 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import Request
+from starlette.responses import StreamingResponse
 from starlette.types import Receive
 
 from ..config import GenerationConfig
@@ -14,7 +15,13 @@ from ..title import Answer, Hypothesis
 from .batcher import Batcher
 from .bodies import ClientGoneError
 from .errors import ServiceError
+from .logs import logger
+from .middleware import internal_error
 from .schemas import Title
+
+EVENT_STREAM = "text/event-stream"
+_SECONDS_BETWEEN_COMMENTS = 10.0  # in a stream without events, so that no proxy takes the connection for dead
+WAITING = ": waiting\n\n"  # such a comment
 
 
 class Answerer:
@@ -57,12 +64,73 @@ class Answerer:
         self.log(request, texts, answers)
         return answers
 
+    def stream(
+        self, request: Request, text: str, config: GenerationConfig, deadline: float
+    ) -> AsyncGenerator[Hypothesis | Answer | None]:
+        """Return an iterator over the best titles of a text so far, None when there is none for long; then its answer.
+
+        Raises ServiceError for what `Batcher.submit` refuses. The iterator raises it if the deadline passes, a time of
+        `time.perf_counter`, or if the service fails; the text is given up when the iterator ends, for whatever reason.
+        """
+        loop = asyncio.get_running_loop()
+        titles: asyncio.Queue[Hypothesis | None] = asyncio.Queue()
+
+        def on_title(title: Hypothesis) -> None:
+            loop.call_soon_threadsafe(titles.put_nowait, title)
+
+        request.scope["state"]["log"].update(texts=1, chars=len(text))
+        (future,) = self.batcher.submit([text], [config], on_title)
+        future.add_done_callback(lambda _: titles.put_nowait(None))
+
+        async def found() -> AsyncGenerator[Hypothesis | Answer | None]:
+            try:
+                async for title in _until_none(titles, deadline):
+                    yield title
+                answer = future.result()
+                self.log(request, [text], [answer])
+                yield answer
+            except TimeoutError:
+                raise deadline_exceeded() from None
+            except Exception as error:
+                logger.error("stream failed", exc_info=error)
+                raise internal_error() from None
+            finally:
+                future.cancel()
+
+        return found()
+
     def log(self, request: Request, texts: Sequence[str], answers: Sequence[Answer]) -> None:
         """Add fields about the answers to the request's line of the log."""
         log = request.scope["state"]["log"]
         log["source_tokens"] = sum(answer.source_tokens for answer in answers)
         if self._log_text:
             log.update(texts=list(texts), titles=[answer.titles[0].text for answer in answers])
+
+
+async def _until_none(titles: "asyncio.Queue[Hypothesis | None]", deadline: float) -> AsyncIterator[Hypothesis | None]:
+    """Yield the titles of a queue until None comes, and None itself when nothing has come for long.
+
+    Raises TimeoutError when the deadline passes.
+    """
+    while True:
+        seconds_left = deadline - time.perf_counter()
+        try:
+            async with asyncio.timeout(min(seconds_left, _SECONDS_BETWEEN_COMMENTS)):
+                title = await titles.get()
+        except TimeoutError:
+            if seconds_left <= _SECONDS_BETWEEN_COMMENTS:
+                raise
+            yield None
+            continue
+        if title is None:
+            return
+        yield title
+
+
+def event_stream(events: AsyncIterator[str]) -> StreamingResponse:
+    """Return the response that sends events as they come."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
 
 
 async def _gather(futures: Sequence[asyncio.Future[Answer]]) -> list[Answer]:

@@ -18,6 +18,7 @@ from . import bodies, metrics, middleware, openapi, static
 from .answers import Answerer
 from .batcher import Batcher
 from .errors import ServiceError
+from .openai import OpenAI
 from .options import Service, Turn
 from .sagemaker import SageMaker
 from .schemas import Ready, Schemas
@@ -126,6 +127,7 @@ class App:
         )
         SageMaker(self.serving, self.schemas, self.bodies, answerer).add_routes(api)
         Titles(self.service, self.schemas, self.bodies, answerer).add_routes(api)
+        OpenAI(self.service, self.schemas, self.bodies, answerer).add_routes(api)
         api.add_api_route(
             "/metrics",
             self.show_metrics,
@@ -153,7 +155,7 @@ class App:
 async def _on_service_error(request: Request, error: Exception) -> Response:
     error = cast(ServiceError, error)
     request.scope["state"]["log"]["code"] = error.code
-    return middleware.error_response(error)
+    return middleware.error_response(error, request.scope["path"])
 
 
 _HTTP_ERRORS = {404: ("not_found", "there is nothing here"), 405: ("method_not_allowed", "not by this method")}
@@ -162,7 +164,8 @@ _HTTP_ERRORS = {404: ("not_found", "there is nothing here"), 405: ("method_not_a
 async def _on_http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     code, message = _HTTP_ERRORS.get(error.status_code, ("http_error", "the request cannot be answered"))
-    return middleware.error_response(ServiceError(error.status_code, code, message, headers=dict(error.headers or {})))
+    told = ServiceError(error.status_code, code, message, headers=dict(error.headers or {}))
+    return middleware.error_response(told, request.scope["path"])
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:
@@ -170,4 +173,4 @@ async def _on_client_gone(request: Request, error: Exception) -> Response:
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
-    return middleware.error_response(middleware.internal_error())
+    return middleware.error_response(middleware.internal_error(), request.scope["path"])

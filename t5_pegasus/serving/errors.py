@@ -1,4 +1,4 @@
-"""The errors of the API: a status, a code for programs, a sentence for people."""
+"""The errors of the API: a status, a code for programs, a sentence for people; in our form and in OpenAI's."""
 
 from typing import Any
 
@@ -25,3 +25,21 @@ class ServiceError(Exception):
         """Return the body of the answer."""
         error = {"code": self.code, "message": self.message, "field": self.field}
         return {"error": {name: value for name, value in error.items() if value is not None}}
+
+
+# Where errors are in OpenAI's form, since its clients call there.
+CHAT_PATH, MODELS_PATH = "/v1/chat/completions", "/v1/models"
+
+# Our codes for which OpenAI's clients know another.
+_OPENAI_CODES = {"unauthorized": "invalid_api_key", "text_too_long": "context_length_exceeded"}
+
+
+def to_openai(error: ServiceError) -> tuple[int, dict[str, Any]]:
+    """Return the status and body by which OpenAI's API reports an error: what is wrong in a request is always 400."""
+    detail = {
+        "message": error.message,
+        "type": "invalid_request_error" if error.status < 500 else "server_error",
+        "param": error.field,
+        "code": _OPENAI_CODES.get(error.code, error.code),
+    }
+    return 400 if error.status == 422 else error.status, {"error": detail}

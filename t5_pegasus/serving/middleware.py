@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ServiceError
+from .errors import CHAT_PATH, MODELS_PATH, ServiceError, to_openai
 from .logs import logger
 from .metrics import Metrics
 
@@ -21,9 +21,11 @@ CLIENT_GONE = 499  # the status in logs and metrics of an answer that nobody wai
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def error_response(error: ServiceError) -> JSONResponse:
-    """Return the response that reports an error."""
-    return JSONResponse(error.to_dict(), error.status, error.headers)
+def error_response(error: ServiceError, path: str) -> JSONResponse:
+    """Return the response that reports an error to who has asked for a path."""
+    is_openai = path == CHAT_PATH or path.startswith(MODELS_PATH)
+    status, body = to_openai(error) if is_openai else (error.status, error.to_dict())
+    return JSONResponse(body, status, error.headers)
 
 
 class Observe:
@@ -65,7 +67,7 @@ class Observe:
         except Exception as error:
             logger.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
             if not status:
-                await error_response(internal_error())(scope, receive, watched)
+                await error_response(internal_error(), scope["path"])(scope, receive, watched)
             status = 500
         finally:
             seconds = time.perf_counter() - start
@@ -110,7 +112,7 @@ class RequireKey:
             return
         message = "a key is needed: Authorization: Bearer …"
         error = ServiceError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
-        await error_response(error)(scope, receive, send)
+        await error_response(error, scope["path"])(scope, receive, send)
 
     def _has_key(self, scope: Scope) -> bool:
         header = dict(scope["headers"]).get(b"authorization", b"")

@@ -77,6 +77,11 @@ class Model(NamedTuple):
     engine: str
     user_dict: str | None
 
+    @property
+    def name(self) -> str:
+        """Return the name by which clients know the model: that of its directory."""
+        return Path(self.model_dir).resolve().name
+
 
 class Service(NamedTuple):
     """Everything that a process of the service needs to start; it can be pickled."""

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,7 +23,7 @@ from ..errors import OptionError
 from .errors import ServiceError
 from .options import LIMITS, ServingConfig
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 # What a request may set each generation option to: bounds of numbers, lengths of texts and lists. The service has flags
 # for those in LIMITS. Some bounds are narrower than the library's, so that no request can overflow a number.
@@ -57,6 +58,26 @@ def _has_text(text: str) -> str:
     return text
 
 
+def text_type(max_chars: int) -> Any:
+    """Return pydantic's type of a text that the model can read: not blank, of at most so many characters."""
+    return Annotated[
+        str,
+        Field(min_length=1, max_length=max_chars, json_schema_extra={"pattern": HAS_TEXT}),
+        AfterValidator(_has_text),
+    ]
+
+
+TEXT, LIST = "<text>", "<list>"  # tags, see `_is_tag`
+
+
+def one_or_list(one: Any, several: Any) -> Any:
+    """Return pydantic's type of what may be a list, so that errors are of the one that was given."""
+    return Annotated[
+        Annotated[one, Tag(TEXT)] | Annotated[several, Tag(LIST)],
+        Discriminator(lambda value: LIST if isinstance(value, list) else TEXT),
+    ]
+
+
 class Schemas:
     """The models of requests, as the limits of a service make them.
 
@@ -77,16 +98,9 @@ class Schemas:
         self._fields = {
             field.name: field for field in dataclasses.fields(GenerationConfig) if field.name not in _NOT_OF_A_REQUEST
         }
-        text = Annotated[
-            str,
-            Field(min_length=1, max_length=serving.max_chars, json_schema_extra={"pattern": HAS_TEXT}),
-            AfterValidator(_has_text),
-        ]
-        texts = Annotated[list[text], Field(min_length=1, max_length=serving.max_texts)]
-        both = Annotated[
-            Annotated[text, Tag("text")] | Annotated[texts, Tag("texts")],
-            Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
-        ]
+        text = text_type(serving.max_chars)
+        texts = Annotated[list[text], Field(min_length=1, max_length=serving.max_texts)]  # type: ignore[valid-type]
+        both = one_or_list(text, texts)
         hints = typing.get_type_hints(GenerationConfig)
         options: dict[str, Any] = {}
         for name, field in self._fields.items():
@@ -101,17 +115,17 @@ class Schemas:
                 self._names[alias] = name
                 about = f"the same as {name}"
                 options[alias] = (hint, Field(default=default, description=about, deprecated=True))
-        self.Parameters: type[BaseModel] = create_model("Parameters", __config__=_STRICT, **options)
+        self.Parameters: type[BaseModel] = create_model("Parameters", __config__=STRICT, **options)
         parameters = (self.Parameters, Field(default_factory=self.Parameters, description="generation options"))
         self.Invocation: type[BaseModel] = create_model(
             "Invocation",
-            __config__=_STRICT,
+            __config__=STRICT,
             data=(both, Field(description="a text, or a list of texts")),
             parameters=parameters,
         )
         self.TitlesRequest: type[BaseModel] = create_model(
             "TitlesRequest",
-            __config__=_STRICT,
+            __config__=STRICT,
             text=(both, Field(description="a text, or a list of texts")),
             parameters=parameters,
             stream=(bool, Field(default=False, description="answer a text by server-sent events, as the title grows")),
@@ -123,16 +137,20 @@ class Schemas:
 
     def config(self, parameters: BaseModel) -> GenerationConfig:
         """Return the service's options with those of a request. Raises ServiceError if they exclude each other."""
+        return self.config_over(parameters.model_dump(exclude_unset=True), "parameters")
+
+    def config_over(self, options: Mapping[str, Any], field: str | None) -> GenerationConfig:
+        """Return the service's options with these over them, under any of their names; errors name the field."""
         values: dict[str, Any] = {}
-        for given, value in parameters.model_dump(exclude_unset=True).items():
+        for given, value in options.items():
             name = self._names[given]
             if name in values:
-                raise ServiceError(422, "invalid_options", f"{name} is given twice, also as {given}", "parameters")
+                raise ServiceError(422, "invalid_options", f"{name} is given twice, also as {given}", field)
             values[name] = tuple(value) if isinstance(value, list) else value
         try:
             return GenerationConfig.over(dataclasses.asdict(self._generation), **values)
         except OptionError as error:
-            raise ServiceError(422, "invalid_options", str(error), "parameters") from None
+            raise ServiceError(422, "invalid_options", str(error), field) from None
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the default, bounds and meaning of every generation option, as a JSON schema."""
@@ -152,21 +170,31 @@ def _json_type(hint: Any, limits: dict[str, Any], vocab_size: int) -> Any:
         item = _json_type(int, {"ge": 0, "lt": vocab_size}, vocab_size)
         return Annotated[list[item], Field(**limits)]  # type: ignore[valid-type]
     if hint is int:
-        return Annotated[int, Field(**limits), BeforeValidator(_whole)]
+        return Annotated[int, Field(**limits), BeforeValidator(whole)]
     return Annotated[hint, Field(**limits)]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """Return 4 for 4.0, which is an integer in JSON, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a request without references: its generation options are written out."""
+    """Return the JSON schema of a request without references, whose targets an OpenAPI document has elsewhere."""
     schema = model.model_json_schema()
-    parameters = schema.pop("$defs")["Parameters"]
-    schema["properties"]["parameters"] = {**parameters, "description": "generation options"}
-    return schema
+    definitions = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, list):
+            return list(map(inlined, value))
+        if not isinstance(value, dict):
+            return value
+        referred = definitions[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+        rest = {key: each for key, each in value.items() if key != "$ref"}
+        return {key: inlined(each) for key, each in {**referred, **rest}.items()}
+
+    found: dict[str, Any] = inlined(schema)
+    return found
 
 
 def validate(model: type[BaseModel], value: Any) -> Any:
@@ -206,10 +234,12 @@ _CODES = {
     "less_than": "out_of_range",
     "less_than_equal": "out_of_range",
     "finite_number": "out_of_range",
+    "unsupported_value": "unsupported_value",
+    "missing_user_message": "missing_user_message",
     "int_parsing_size": "out_of_range",
 }
-_CODES_OF_OPTIONS = {
-    "unknown_field": "unknown_option",
+_TEXT_FIELDS = ("data", "text", "messages")
+_CODES_OF_OPTIONS = {  # of all other fields
     "text_too_long": "out_of_range",
     "too_many_texts": "out_of_range",
 }
@@ -225,16 +255,21 @@ _MESSAGES = {
 
 def _service_error(error: ValidationError) -> ServiceError:
     first = error.errors(include_url=False, include_input=False)[0]
-    path = [str(part) for part in first["loc"]]
-    if path[1:2] in (["text"], ["texts"]):  # a tag of the union, not a field of the request
-        del path[1]
+    path = [part for part in map(str, first["loc"]) if not _is_tag(part)]
     code = _CODES.get(first["type"], "wrong_type")
-    if path[:1] == ["parameters"]:
+    if path and path[0] not in _TEXT_FIELDS:
         code = _CODES_OF_OPTIONS.get(code, code)
+    if path[:1] == ["parameters"] and code == "unknown_field":
+        code = "unknown_option"
     message = _MESSAGES.get(code, _sentence(first["msg"]))
     if first["type"] == "model_type":
         message = "it must be a JSON object"
     return ServiceError(422, code, message, ".".join(path)[:100] or None)
+
+
+def _is_tag(part: str) -> bool:
+    """Return whether a part of an error's path is the name of a union's member, and no field of the request."""
+    return part.startswith("<") and part.endswith(">")
 
 
 def _sentence(message: str) -> str:

@@ -1,28 +1,22 @@
 """Our own API: /v1/titles, whole or as a stream of server-sent events, and /v1/model."""
 
-import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.responses import StreamingResponse
 
 from ..config import GenerationConfig
 from ..title import Answer, Hypothesis
 from . import openapi
-from .answers import Answerer, as_list, deadline_exceeded, title_of, to_json
+from .answers import EVENT_STREAM, WAITING, Answerer, as_list, event_stream, title_of, to_json
 from .bodies import Bodies, media_type, parse_json
 from .errors import ServiceError
-from .logs import logger
-from .middleware import internal_error
 from .options import MEDIA_TYPES, Service
 from .schemas import ModelAnswer, Result, Schemas, TitlesAnswer, inline_schema, validate
 
 JSON = MEDIA_TYPES[0]
-_EVENT_STREAM = "text/event-stream"
-_SECONDS_BETWEEN_COMMENTS = 10.0  # in a stream without events, so that no proxy takes the connection for dead
 
 
 class Titles:
@@ -39,7 +33,7 @@ class Titles:
             methods=["POST"],
             response_class=Response,
             responses={
-                200: {"model": TitlesAnswer, "content": {_EVENT_STREAM: openapi.EVENT}},
+                200: {"model": TitlesAnswer, "content": {EVENT_STREAM: openapi.EVENT}},
                 **openapi.ERRORS,
             },
             openapi_extra=openapi.request_body({JSON: inline_schema(self._schemas.TitlesRequest)}),
@@ -58,7 +52,7 @@ class Titles:
         """Return the model's name, the service's limits and the generation options."""
         serving = self._service.serving
         return ModelAnswer(
-            model=Path(self._service.model.model_dir).resolve().name,
+            model=self._service.model.name,
             max_source_length=self._service.data.max_source_length,
             max_chars=serving.max_chars,
             max_texts=serving.max_texts,
@@ -86,53 +80,20 @@ class Titles:
         return Response(to_json(_titles_answer(answers, start)), media_type=JSON)
 
     def _stream(self, request: Request, text: str, config: GenerationConfig, start: float, deadline: float) -> Response:
-        loop = asyncio.get_running_loop()
-        titles: asyncio.Queue[Hypothesis | None] = asyncio.Queue()
-
-        def on_title(title: Hypothesis | None) -> None:
-            loop.call_soon_threadsafe(titles.put_nowait, title)
-
-        request.scope["state"]["log"].update(texts=1, chars=len(text))
-        (future,) = self._answerer.batcher.submit([text], [config], on_title)
-        future.add_done_callback(lambda _: titles.put_nowait(None))
+        found = self._answerer.stream(request, text, config, deadline)
 
         async def body() -> AsyncIterator[str]:
             try:
-                async for event in _title_events(titles, deadline):
-                    yield event
-                answer = future.result()
-                self._answerer.log(request, [text], [answer])
-                yield _event("done", _titles_answer([answer], start))
-            except TimeoutError:
-                yield _event("error", deadline_exceeded().to_dict())
-            except Exception as error:
-                logger.error("stream failed", exc_info=error)
-                yield _event("error", internal_error().to_dict())
-            finally:
-                future.cancel()
+                async with contextlib.aclosing(found):
+                    async for each in found:
+                        if isinstance(each, Hypothesis):
+                            yield _event("title", title_of(each).model_dump())
+                        else:
+                            yield WAITING if each is None else _event("done", _titles_answer([each], start))
+            except ServiceError as error:
+                yield _event("error", error.to_dict())
 
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(body(), media_type=_EVENT_STREAM, headers=headers)
-
-
-async def _title_events(titles: "asyncio.Queue[Hypothesis | None]", deadline: float) -> AsyncIterator[str]:
-    """Yield an event for each title until None comes, and a comment when nothing has come for long.
-
-    Raises TimeoutError when the deadline passes.
-    """
-    while True:
-        seconds_left = deadline - time.perf_counter()
-        try:
-            async with asyncio.timeout(min(seconds_left, _SECONDS_BETWEEN_COMMENTS)):
-                title = await titles.get()
-        except TimeoutError:
-            if seconds_left <= _SECONDS_BETWEEN_COMMENTS:
-                raise
-            yield ": waiting\n\n"
-            continue
-        if title is None:
-            return
-        yield _event("title", title_of(title).model_dump())
+        return event_stream(body())
 
 
 def _event(name: str, value: Any) -> str:

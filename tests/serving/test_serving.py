@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 import serve
 from t5_pegasus import AutoTitle
 from t5_pegasus.config import GenerationConfig
-from t5_pegasus.decoding.inputs import Source
 from t5_pegasus.decoding.options import DataConfig
-from t5_pegasus.decoding.search import Candidate
-from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import ROOT
-from t5_pegasus.serving.app import App
 from t5_pegasus.serving.errors import ServiceError
 from t5_pegasus.serving.logs import JsonFormatter
 from t5_pegasus.serving.options import (
@@ -50,119 +45,7 @@ from t5_pegasus.serving.options import (
     read_api_keys,
 )
 from t5_pegasus.serving.schemas import RANGES, Schemas, validate
-from t5_pegasus.serving.server import Server
-from t5_pegasus.serving.supervisor import listen
-
-TEXT = "一丁七万丈三上下不与" * 3  # of the tokens of the random model
-
-
-def text_of(number: int, length: int) -> str:
-    return "".join(chr(0x4E00 + 110 + (number * 37 + place * 11) % 180) for place in range(length))
-
-
-@pytest.fixture(scope="module")
-def exported_dir(random_t5, random_model_dir, tmp_path_factory) -> Path:
-    """Return the random model, exported in int8: what starts at once and needs no TensorFlow."""
-    folder = tmp_path_factory.mktemp("serving") / "exported"
-    export_model(random_t5, random_model_dir / "vocab.txt", folder, quantize="int8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def title(exported_dir) -> AutoTitle:
-    return AutoTitle.load(exported_dir)
-
-
-class Running:
-    """A server in a thread of this process."""
-
-    def __init__(self, app: App) -> None:
-        self.app, self.server = app, Server(app)
-        listener = listen("127.0.0.1", 0)
-        self.port = listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.thread = threading.Thread(target=self.server.run, args=([listener],))
-        self.thread.start()
-        self.client = httpx.Client(base_url=self.url, timeout=20)
-
-    def wait_until_ready(self) -> None:
-        for _ in range(400):
-            if self.client.get("/ping").status_code == 200:
-                return
-            time.sleep(0.02)
-        raise AssertionError("the model is not ready")
-
-    def stop(self) -> None:
-        self.client.close()
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-
-    def post(self, path: str, value: Any, **keywords: Any) -> Any:
-        return self.client.post(path, json=value, **keywords)
-
-
-@pytest.fixture(scope="module")
-def start(exported_dir) -> Iterator[Any]:
-    """Return a function that starts a service with options; all are stopped in the end."""
-    running = []
-
-    def start(load=None, ready=True, generation=None, **options: Any) -> Running:
-        serving = ServingConfig(**options)
-        model = Model(exported_dir, None, "auto", None)
-        service = make_service(serving, model, generation or GenerationConfig(max_new_tokens=8), DataConfig())
-        running.append(Running(App(service, load)))
-        if ready:
-            running[-1].wait_until_ready()
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.stop()
-
-
-@pytest.fixture(scope="module")
-def service(start) -> Running:
-    return start(max_chars=2000, max_texts=8, max_body_bytes=100_000, body_timeout=1.0)
-
-
-class Fake:
-    """A model that decodes when a gate is open, fails for one token, and remembers what it was asked."""
-
-    def __init__(self, title: AutoTitle) -> None:
-        self.tokenizer, self.decoder = title.tokenizer, self
-        self._encode, self.encode_prefix = title.encode, title.encode_prefix
-        self.gate, self.entered, self.may_encode = threading.Event(), threading.Event(), threading.Event()
-        self.may_encode.set()
-        self.encoded: list[str] = []
-        self.batches: list[int] = []
-        self.given_up: list[int] = []
-        self.poison: int | None = None
-
-    def generate(self, text: str, **generation: Any) -> str:
-        return ""
-
-    def encode(self, text: str, data: DataConfig) -> Source:
-        self.encoded.append(text)
-        assert self.may_encode.wait(10)
-        return self._encode(text, data)
-
-    decode_batch = AutoTitle.decode_batch
-
-    def search_batch(self, sources, config, prefix=(), is_wanted=None, on_title=None) -> list[list[Candidate]]:
-        self.batches.append(len(sources))
-        self.entered.set()
-        wanted = set(range(len(sources)))
-        while wanted and not self.gate.wait(0.01):
-            for number in [number for number in wanted if not is_wanted(number)]:
-                self.given_up.append(number)
-                wanted.remove(number)
-        if any(self.poison in source.ids for source in sources):
-            raise RuntimeError(f"cannot decode {sources}")
-        for number, tell in on_title.items():
-            tell(Candidate(tuple(sources[number].ids[1:2]), -1.0))
-        return [[Candidate(tuple(source.ids[1:-1]), -1.0)] for source in sources]
-
+from tests.serving.running import TEXT, Fake, text_of, wait_for
 
 # --- SageMaker's contract ---------------------------------------------------------------------------------------------
 
@@ -469,13 +352,6 @@ def test_past_its_deadline_a_request_is_given_up(start, title, stream):
         assert answer.json()["error"]["code"] == "deadline_exceeded"
     wait_for(lambda: fake.given_up == [0])
     wait_for(lambda: running.app.batcher._busy_since is None)
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 def test_work_for_a_client_who_has_gone_is_given_up(start, title):
@@ -802,14 +678,15 @@ def test_schemathesis_finds_nothing_amiss(service):
         check()
     for operation in ("POST /invocations", "POST /v1/titles"):
         assert {(operation, 200), (operation, 422)} <= seen
+    assert {("POST /v1/chat/completions", 400), ("POST /v1/chat/completions", 404)} <= seen
 
 
 def excluded(response: Any) -> list[Any]:
     """Leave out that right requests are accepted, where what is right alone does not go together."""
     if response.status_code == 504:  # to a timeout of no time at all
         return [not_a_server_error]
-    together = ("invalid_options", "not_streamable")
-    refused = response.status_code == 422 and response.json()["error"]["code"] in together
+    together = ("invalid_options", "not_streamable", "context_length_exceeded", "model_not_found")
+    refused = response.status_code in (400, 404, 422) and response.json()["error"]["code"] in together
     return [positive_data_acceptance] if refused else []
 
 
