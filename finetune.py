@@ -3,14 +3,16 @@
 `python finetune.py --train_file train.tsv --valid_file valid.tsv` leaves the best weights in `best_model.weights`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from t5_pegasus import cli
 from t5_pegasus.data.examples import read_examples
-from t5_pegasus.decoding.options import DataConfig
+from t5_pegasus.decoding.options import PROMPT_OPTIONS, DataConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import DATA_DIR, FINE_TUNED, TO_BUILD, Weights, choose_model_dir, locate_weights
+from t5_pegasus.text.prompts import read_prompt
 from t5_pegasus.training.options import TrainingConfig
 
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--user_dict", help="jieba user dictionary")
     parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch in output_dir")
     pair_options = ("text_column", "summary_column", "skip_bad_lines", "max_source_length", "max_target_length")
-    cli.add_flags(parser, DataConfig, only=pair_options)
+    cli.add_flags(parser, DataConfig, only=(*pair_options, *PROMPT_OPTIONS))
     cli.add_flags(parser, TrainingConfig)
     flags = parser.parse_args(argv)
     if flags.from_scratch and flags.weights is not None:
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     valid = list(read_examples(flags.validation_file, *columns))
     model_dir = choose_model_dir(flags.model_dir)
     weights = locate_weights(model_dir, Weights.RANDOM if flags.from_scratch else flags.weights, TO_BUILD)
+    folders = [model_dir] if weights is Weights.RANDOM else [weights.parent, model_dir]
+    own = read_prompt(*folders)
+    if own is not None:
+        data = dataclasses.replace(data, **dataclasses.asdict(data.prompt(own)))
     print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
 
     # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.

@@ -54,7 +54,7 @@ def add_flags(
                 keywords["action"] = argparse.BooleanOptionalAction if of_model else "store_true"
             else:
                 is_list = typing.get_origin(kind) is tuple
-                keywords["type"] = token_ids if is_list else kind
+                keywords["type"] = field.metadata["parse"] or (token_ids if is_list else kind)
                 keywords["choices"] = field.metadata["choices"] or None
                 keywords["metavar"] = (
                     None if field.metadata["choices"] else "ID,ID" if is_list else kind.__name__.upper()

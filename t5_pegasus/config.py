@@ -16,12 +16,20 @@ from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 from .errors import DataError, OptionError
 
 
-def option(default: Any, help: str, aliases: tuple[str, ...] = (), choices: Iterable[str] = ()) -> Any:
+def option(
+    default: Any,
+    help: str,
+    aliases: tuple[str, ...] = (),
+    choices: Iterable[str] = (),
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
     """Return a dataclass field that is also a command-line flag.
 
-    `aliases` are further names of the flag, without dashes; `choices` the values it can have, such as a table's keys.
+    `aliases` are further names of the flag, without dashes; `choices` the values it can have, such as a table's keys;
+    `parse` makes the value of what is written on the command line, if its type alone does not.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "aliases": aliases, "choices": tuple(choices)})
+    metadata = {"help": help, "aliases": aliases, "choices": tuple(choices), "parse": parse}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def require(condition: object, rule: str, value: object) -> None:

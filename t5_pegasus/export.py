@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cli
+from .decoding.options import PROMPT_OPTIONS, DataConfig
 from .engines.onnx_export import ExportConfig, export_model
 from .files import check_new_folder
 from .locations import choose_model_dir, find_weights
 from .networks.t5 import build_model
+from .text.prompts import Prompt, read_prompt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,12 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output_dir", required=True, help="directory to make")
     cli.add_flags(parser, ExportConfig)
+    cli.add_flags(parser, DataConfig, only=PROMPT_OPTIONS)
     flags = parser.parse_args(argv)
     config = cli.config_from(flags, ExportConfig)
     check_new_folder(Path(flags.output_dir))
     model_dir = choose_model_dir(flags.model_dir)
     weights = find_weights(model_dir, flags.weights)
-    export_model(build_model(model_dir, weights), model_dir / "vocab.txt", flags.output_dir, config.quantize, weights)
+    own = read_prompt(weights.parent, model_dir) or Prompt()
+    prompt = cli.config_from(flags, DataConfig).prompt(own)
+    t5 = build_model(model_dir, weights)
+    export_model(t5, model_dir / "vocab.txt", flags.output_dir, config.quantize, weights, prompt)
     print(f"exported to {flags.output_dir}", file=sys.stderr)
     return 0
 

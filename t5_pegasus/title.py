@@ -11,8 +11,10 @@ from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
 from .decoding.options import DataConfig
 from .decoding.search import Candidate, check_prefix
 from .engines.choice import check_engine, load_decoder, make_decoder
+from .engines.exported import is_exported
 from .errors import OptionError
-from .locations import Weights, choose_model_dir
+from .locations import TO_GENERATE, Weights, choose_model_dir, locate_weights
+from .text.prompts import Prompt, read_prompt, with_prompt
 from .text.protocol import Tokenizer
 from .text.tokenizer import PegasusTokenizer
 
@@ -50,6 +52,8 @@ class AutoTitle:
     Attributes:
         generation_defaults: options that `generate` and its like use unless others are given; of a model that was
             loaded, what its generation_config.json says.
+        prompt: what stands around every text unless options say otherwise; of a model that was loaded, what prompt.json
+            beside its weights says, else that of its directory.
 
     Example:
         >>> title = AutoTitle.load()
@@ -60,6 +64,7 @@ class AutoTitle:
     def __init__(self, t5: Any, tokenizer: Tokenizer, engine: str = "auto") -> None:
         self.decoder, self.tokenizer = make_decoder(t5, tokenizer, engine), tokenizer
         self.generation_defaults: dict[str, Any] = {}
+        self.prompt = Prompt()
 
     @classmethod
     def load(
@@ -91,6 +96,7 @@ class AutoTitle:
         model_dir = choose_model_dir(model_dir)
         title.generation_defaults = read_generation_defaults(model_dir)
         title.tokenizer = PegasusTokenizer(model_dir / "vocab.txt", user_dict)
+        title.prompt = read_prompt(*_folders(model_dir, weights, output_dir)) or Prompt()
         title.decoder = load_decoder(model_dir, weights, engine, title.tokenizer, output_dir)
         return title
 
@@ -122,6 +128,8 @@ class AutoTitle:
         max_source_length: int = DataConfig.max_source_length,
         long_text: str = DataConfig.long_text,
         progress: bool = False,
+        source_prefix: str | None = None,
+        source_suffix: str | None = None,
         **generation: Any,
     ) -> list[list[Hypothesis]]:
         """Return up to `num_return_sequences` titles of each text, best first.
@@ -132,9 +140,16 @@ class AutoTitle:
             long_text: what is read of a longer one, a row of `decoding.inputs.LONG_TEXT`: its head ("truncate"), head
                 and tail ("head_tail"), or all of it in overlapping windows that the decoder sees joined ("window").
             progress: show a progress bar on standard error.
+            source_prefix: what stands before each text and is never cut; None is the model's own.
+            source_suffix: what stands after each text, likewise.
             generation: fields of GenerationConfig, under any of their names, over `generation_defaults`.
         """
-        data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
+        data = DataConfig.make(
+            max_source_length=max_source_length,
+            long_text=long_text,
+            source_prefix=source_prefix,
+            source_suffix=source_suffix,
+        )
         config = GenerationConfig.over(self.generation_defaults, **generation)
         return [answer.titles for answer in self.iterate(texts, config, data, progress)]
 
@@ -143,6 +158,8 @@ class AutoTitle:
         text: str,
         max_source_length: int = DataConfig.max_source_length,
         long_text: str = DataConfig.long_text,
+        source_prefix: str | None = None,
+        source_suffix: str | None = None,
         **generation: Any,
     ) -> Iterator[Hypothesis]:
         """Yield the best title so far each time that its text changes; the last one is what `generate` returns.
@@ -152,7 +169,12 @@ class AutoTitle:
         Args: as of `generate_n_best`.
         """
         config = GenerationConfig.over(self.generation_defaults, **generation)
-        data = DataConfig.make(max_source_length=max_source_length, long_text=long_text)
+        data = DataConfig.make(
+            max_source_length=max_source_length,
+            long_text=long_text,
+            source_prefix=source_prefix,
+            source_suffix=source_suffix,
+        )
         return self._stream(self.encode(text, data), config, self.encode_prefix(config))
 
     def _stream(self, source: Source, config: GenerationConfig, prefix: list[int]) -> Iterator[Hypothesis]:
@@ -215,10 +237,14 @@ class AutoTitle:
         ]
 
     def encode(self, text: str, data: DataConfig) -> Source:
-        """Return what the model reads of a text; NO_TEXT, which has no tokens, of an empty one."""
+        """Return what the model reads of a text, in its prompt; NO_TEXT, which has no tokens, of an empty one.
+
+        Raises OptionError if `max_source_length` has no room for the prompt and a token of the text.
+        """
         if not text.strip():
             return NO_TEXT
-        return LONG_TEXT[data.long_text](self.tokenizer, text, data.max_source_length)
+        reader = with_prompt(self.tokenizer, data.prompt(self.prompt))
+        return LONG_TEXT[data.long_text](reader, text, data.max_source_length)
 
     def encode_prefix(self, config: GenerationConfig) -> list[int]:
         """Return the tokens that every title begins with.
@@ -236,6 +262,14 @@ class AutoTitle:
             raise OptionError(f"title_prefix must hold none of suppress_tokens, got {text!r}")
         check_prefix(prefix, config)
         return prefix
+
+
+def _folders(model_dir: Path, weights: str | Path | Weights | None, run_dir: str | Path) -> list[Path]:
+    """Return where the prompt of a model is: beside its weights, else in its directory."""
+    if is_exported(model_dir):
+        return [model_dir]
+    found = locate_weights(model_dir, weights, TO_GENERATE, run_dir)
+    return [model_dir] if found is Weights.RANDOM else [found.parent, model_dir]
 
 
 def _hypothesis(tokenizer: Tokenizer, candidate: Candidate) -> Hypothesis:

@@ -72,7 +72,15 @@ MADE = {
         "encoder.onnx",
         "decoder.onnx",
     ),
-    *("gather.onnx", "train.jsonl.gz", "spiece.model", "titles.jsonl", "tensorboard/", "training_state/"),
+    *(
+        "gather.onnx",
+        "train.jsonl.gz",
+        "spiece.model",
+        "titles.jsonl",
+        "prompt.json",
+        "tensorboard/",
+        "training_state/",
+    ),
     "metrics/chrf.py",  # an example
 }
 

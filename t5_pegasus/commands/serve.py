@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .. import cli
 from ..config import GenerationConfig
-from ..decoding.options import DataConfig
+from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..engines.options import LoadConfig
 from ..serving.options import ServingConfig, find_model, make_service, options_from_environment
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; everything accepted by then is answered."""
     parser = cli.make_parser("Serve titles over HTTP, as a SageMaker container and with a page at /.")
     cli.add_flags(parser, LoadConfig, ServingConfig)
-    cli.add_flags(parser, DataConfig, only=("max_source_length", "long_text"))
+    cli.add_flags(parser, DataConfig, only=("max_source_length", "long_text", *PROMPT_OPTIONS))
     cli.add_flags(parser, GenerationConfig, of_model=True)
     parser.set_defaults(**options_from_environment(os.environ))
     flags = parser.parse_args(argv)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import cli
 from ..config import GenerationConfig
 from ..data.examples import read_texts
-from ..decoding.options import DataConfig
+from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text, check_apart, file_suffix
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output_file", help="file to write titles to, JSON lines if its name ends in .jsonl")
     parser.add_argument("--output_format", choices=tuple(FORMATS), help="overrides what the output file's name says")
     cli.add_flags(parser, LoadConfig)
-    cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text"))
+    cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text", *PROMPT_OPTIONS))
     cli.add_flags(parser, GenerationConfig, of_model=True)
     flags = parser.parse_args(argv)
     data = cli.config_from(flags, DataConfig)

@@ -56,7 +56,10 @@ def truncate(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
 
 def head_tail(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
     """Read the first and the last tokens of a text, half of each, `max_length` at most, those of the frame counted."""
-    ids, _ = tokenizer.encode_source(text)
+    encoded = tokenizer.encode_source(text, max_length)
+    if not encoded.truncated:
+        return Source.whole(encoded.ids)
+    ids = _framed(tokenizer, tokenizer.encode_prefix(text))
     if len(ids) <= max_length:
         return Source.whole(ids)
     leading, trailing = map(len, tokenizer.frame)
@@ -67,8 +70,21 @@ def head_tail(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
 
 def window(tokenizer: Tokenizer, text: str, max_length: int) -> Source:
     """Read all of a text, MOST_TOKENS at most, in windows of `max_length` tokens."""
-    ids, truncated = tokenizer.encode_source(text, max(max_length, MOST_TOKENS))
-    return Source(divide(ids, max_length, tokenizer.frame), truncated)
+    encoded = tokenizer.encode_source(text, max_length)
+    if not encoded.truncated:
+        return Source.whole(encoded.ids)
+    ids = tokenizer.encode_prefix(text)
+    room = max(max_length, MOST_TOKENS) - tokenizer.frame.size
+    return Source(divide(_framed(tokenizer, ids[:room]), max_length, tokenizer.frame), len(ids) > room)
+
+
+def _framed(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+    """Return the ids of a text in the tokenizer's frame, each id of which is then one of it.
+
+    The ids of a text that is encoded together with what is around it need not be: a token may reach over the border.
+    """
+    leading, trailing = tokenizer.frame
+    return [*leading, *ids, *trailing]
 
 
 # What is read of a long text: functions of tokenizer, text and max_source_length.

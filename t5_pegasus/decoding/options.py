@@ -3,7 +3,10 @@
 import dataclasses
 
 from ..config import Options, check_choices, option, require_at_least
+from ..text.prompts import Prompt, unescape
 from .inputs import LONG_TEXT
+
+PROMPT_OPTIONS = ("source_prefix", "source_suffix")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +23,21 @@ class DataConfig(Options):
         "what is read of a longer content for its title: the head, head and tail, or all in overlapping windows",
         choices=LONG_TEXT,
     )
+    source_prefix: str | None = option(
+        None,
+        r"what stands before each content, such as 'summarize: ', and is never cut; \n is a line break; "
+        "the model's own if not given",
+        parse=unescape,
+    )
+    source_suffix: str | None = option(
+        None, r"what stands after each content, such as '\n\nSummary: '; as source_prefix", parse=unescape
+    )
 
     def __post_init__(self) -> None:
         """Raise OptionError if no token would be left between [CLS] and [SEP], or for an unknown `long_text`."""
         require_at_least(self, 3, "max_source_length", "max_target_length")
         check_choices(self)
+
+    def prompt(self, own: Prompt) -> Prompt:
+        """Return what stands around each content; `own` is the model's, for what is not given."""
+        return own.over(self.source_prefix, self.source_suffix)

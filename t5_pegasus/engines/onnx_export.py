@@ -11,6 +11,7 @@ from ..config import GENERATION_FILE, check_choices, option
 from ..files import atomic_folder
 from ..networks.description import Network
 from ..networks.t5 import PegasusT5, network_of
+from ..text.prompts import Prompt, write_prompt
 from .exported import DECODER, ENCODER, GATHER, VOCABULARY, data_file, file_hash, write_config
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
 
@@ -36,6 +37,7 @@ def export_model(
     output_dir: str | Path,
     quantize: str = "no",
     weights: str | Path | None = None,
+    prompt: Prompt | None = None,
 ) -> None:
     """Write the folder that `engines.onnx` runs, whole or not at all.
 
@@ -45,12 +47,15 @@ def export_model(
         output_dir: made; must not exist, or be empty.
         quantize: "no" for float32, or "int8".
         weights: the file of the model's weights, whose hash the export keeps (see `exported.shipped_export`).
+        prompt: what stands around the model's texts, for prompt.json; none is written without one.
 
     Raises OptionError for a directory that is not empty.
     """
     ExportConfig(quantize)
     with atomic_folder(output_dir) as folder:
         write_export(t5, vocab_file, folder, quantize, weights)
+        if prompt:
+            write_prompt(folder, prompt)
 
 
 def write_export(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from ..config import GenerationConfig
 from ..decoding.inputs import NO_TEXT, Source
-from ..decoding.options import DataConfig
+from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import OptionError
 from ..title import Answer, AutoTitle, Hypothesis
 from .errors import ServiceError
@@ -168,7 +168,10 @@ class Batcher:
         start = time.monotonic()
         try:
             title = self._load()
-            title.generate(_WARM_UP, max_new_tokens=2)  # for what is done only once, such as loading jieba's dictionary
+            # For what is done only once, such as loading jieba's dictionary. A prompt that leaves no room for a text
+            # is an error now, not in every request.
+            reads = {name: getattr(self._data, name) for name in ("max_source_length", *PROMPT_OPTIONS)}
+            title.generate(_WARM_UP, max_new_tokens=2, **reads)
         except Exception as error:
             self._on_failure(error)
             self.state = "failed"

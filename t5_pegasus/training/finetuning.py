@@ -13,12 +13,13 @@ import numpy as np
 import tqdm
 
 from ..data.examples import Example
-from ..decoding.options import DataConfig
+from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import DataError, OptionError
 from ..locations import FINE_TUNED
 from ..metrics import SCORE_NAMES, score
 from ..networks.backend import tf
 from ..networks.checkpoints import save_weights
+from ..text.prompts import PROMPT_FILE, Prompt, write_prompt
 from ..text.protocol import Tokenizer
 from ..title import AutoTitle
 from .batches import Batch, pair_batches
@@ -49,7 +50,8 @@ def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: 
 class Trainer:
     """Fine-tunes a model on pairs, scoring generated titles after each epoch.
 
-    `best_model.weights` in the output directory has the best epoch's weights, `training_log.csv` and `tensorboard/` the
+    `best_model.weights` in the output directory has the best epoch's weights, `prompt.json` the prompt of `data` if it
+    has one, `training_log.csv` and `tensorboard/` the
     curve, `training_state/` what `resume` needs: all written whole or not at all.
 
     Args:
@@ -126,15 +128,25 @@ class Trainer:
                     if best_before < 0:
                         self._keep_previous()
                     save_weights(self.t5, self.output_dir / FINE_TUNED)
+                    self._save_prompt()
                 write_log(self.output_dir / LOG_FILE, history)
                 state.save(epoch, {"history": history})
         return history
 
     def _keep_previous(self) -> None:
-        best = self.output_dir / FINE_TUNED
+        best, prompt = self.output_dir / FINE_TUNED, self.output_dir / PROMPT_FILE
         if best.exists():
             best.replace(best.with_name(f"{FINE_TUNED}.previous"))
             print(f"the {FINE_TUNED} of an earlier run is now {FINE_TUNED}.previous", file=sys.stderr)
+            if prompt.exists():
+                prompt.replace(prompt.with_name(f"{PROMPT_FILE}.previous"))
+
+    def _save_prompt(self) -> None:
+        """Keep the prompt beside the best weights; an empty one, too, which overrides that of the model directory."""
+        if any(getattr(self.data, name) is not None for name in PROMPT_OPTIONS):
+            write_prompt(self.output_dir, self.data.prompt(Prompt()))
+        else:
+            (self.output_dir / PROMPT_FILE).unlink(missing_ok=True)
 
     def _train_epoch(self, step: TrainStep, pairs: PairSource, epoch: int) -> Row:
         losses, accuracies = [], []
@@ -156,6 +168,8 @@ class Trainer:
             topk=self.config.eval_num_beams,
             max_new_tokens=self.data.max_target_length,
             max_source_length=self.data.max_source_length,
+            source_prefix=self.data.source_prefix,
+            source_suffix=self.data.source_suffix,
             progress=sys.stderr.isatty(),
         )
         return score(titles, [example.title for example in chosen])

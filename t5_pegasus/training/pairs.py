@@ -11,8 +11,9 @@ from ..config import require_only_with
 from ..data.examples import Example, read_examples
 from ..data.shards import open_shards
 from ..decoding.inputs import pad
-from ..decoding.options import DataConfig
+from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import OptionError
+from ..text.prompts import Prompt, with_prompt
 from ..text.protocol import Tokenizer
 from .batches import Batch
 
@@ -54,9 +55,10 @@ def encode_pairs(
 ) -> EncodedPairs:
     """Return the token ids of each example, cut to the lengths of `data`; say on standard error how many were cut.
 
-    Where `masked`, a "[MASK]" in a content is that token and not text.
+    The prompt of `data` stands around each content. Where `masked`, a "[MASK]" in a content is that token and not text.
     """
-    sources = [tokenizer.encode_source(example.content, data.max_source_length, masked) for example in examples]
+    reader = with_prompt(tokenizer, data.prompt(Prompt()))
+    sources = [reader.encode_source(example.content, data.max_source_length, masked) for example in examples]
     targets = [tokenizer.encode_target(example.title, data.max_target_length) for example in examples]
     cut = sum(encoded.truncated for encoded in (*sources, *targets))
     if cut:
@@ -74,7 +76,7 @@ def open_pairs(path: Path, tokenizer: Tokenizer, data: DataConfig) -> PairSource
     if not path.is_dir():
         examples = read_examples(path, **{name: getattr(data, name) for name in columns}, keep_duplicates=True)
         return encode_pairs(tokenizer, list(examples), data, masked=True)
-    require_only_with(data, False, "a file of text, not shards", *columns)
+    require_only_with(data, False, "a file of text, not shards", *columns, *PROMPT_OPTIONS)
     shards = open_shards(path, tokenizer)
     longest = shards.lengths.max(axis=0).tolist()
     if longest[0] > data.max_source_length or longest[1] > data.max_target_length:

@@ -37,6 +37,9 @@ class Characters:
         ids = list(map(ord, text))
         return Encoded([*self.frame.leading, *ids[:room], *self.frame.trailing], room is not None and len(ids) > room)
 
+    def encode_prefix(self, text):
+        return list(map(ord, text))
+
 
 def framed(frame, length):
     return [*frame.leading, *range(1000, 1000 + length), *frame.trailing]
