@@ -12,6 +12,7 @@ setup(
     package_dir={f"t5_pegasus.{MODEL}": MODEL},
     package_data={
         "t5_pegasus.serving": ["page/*"],
+        "t5_pegasus.systems": ["page/*", "prompts/*"],
         f"t5_pegasus.{MODEL}": ["*.json", "*.md", "*.safetensors", "*.txt", "exported/*"],
     },
 )

@@ -40,6 +40,7 @@ QUICK = {
     "pretrain_data.py": "--workers 1",
     "test.py": "--max_new_tokens 4",
     "evaluation.py": "--max_new_tokens 4",
+    "compare.py": "--resamples 100",
     "t5_pegasus.vocabulary": "--size 3000",
     "serve.py": "--host 127.0.0.1",
 }
@@ -48,6 +49,7 @@ QUICK = {
 NOT_RUN = {
     "make ": "installs packages, or is this very test; tests/test_environment.py has the lock",
     "docker ": "needs a daemon; tests/scripts/test_deploy.py checks the Dockerfile",
+    "OPENAI_API_KEY=": "asks an endpoint of someone else; tests/systems/test_openai_chat.py has one",
     "PYSPARK_PYTHON=": "needs a cluster; tests/data/test_runners.py runs Spark on this machine",
     **{f"python benchmarks/{name}.py": "takes minutes to hours" for name in ("decoding", "training", "serving")},
     "python benchmarks/tables.py": "writes the page itself; test_tables_are_up_to_date has it",
@@ -61,7 +63,18 @@ FOREIGN_FLAGS = {"--extra"}
 
 # Files that are named in the text and made by a command or a reader.
 MADE = {
-    *("csl_train.tsv", "decoding.json", "index.bin", "manifest.json", "model.safetensors", "scores.csv"),
+    *(
+        "index.html",
+        "scores.json",
+        "report.md",
+        "titles/",
+        "csl_train.tsv",
+        "decoding.json",
+        "index.bin",
+        "manifest.json",
+        "model.safetensors",
+        "scores.csv",
+    ),
     *(
         "training_log.csv",
         "pretraining_log.csv",
@@ -81,7 +94,6 @@ MADE = {
         "tensorboard/",
         "training_state/",
     ),
-    "metrics/chrf.py",  # an example
 }
 
 DIALOGUE = {
@@ -237,7 +249,7 @@ def flags_of(script: str) -> frozenset[str]:
 
 
 def scripts() -> list[str]:
-    names = [*("finetune", "test", "evaluation", "pretrain_data", "pretrain", "serve")]
+    names = [*("finetune", "test", "evaluation", "compare", "pretrain_data", "pretrain", "serve")]
     modules = [f"t5_pegasus.{name}" for name in ("vocabulary", "conversion", "export")]
     return [*(f"{name}.py" for name in names), *modules, "deploy/client.py", "deploy/create_endpoint.py"]
 

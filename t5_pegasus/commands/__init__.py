@@ -8,6 +8,7 @@ an exported model none but `check` loads TensorFlow. Commands for training are s
 COMMANDS = {
     "title": "write titles",
     "score": "score titles against references",
+    "compare": "compare systems that write titles, and write a report",
     "serve": "serve a model over HTTP",
     "check": "say which versions are installed and what is wrong with them; the default",
 }

@@ -111,6 +111,15 @@ def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[tup
     return _texts(path, _reader(path), sought_texts(text_column))
 
 
+def read_column(path: str | Path, column: str) -> Iterator[str]:
+    """Return an iterator over a further column of a file of pairs, such as a topic, as text; numbers are spelt out.
+
+    Raises DataError for what cannot be read, and for a row without the column.
+    """
+    path = Path(path)
+    return _column(path, _reader(path), column)
+
+
 def _reader(path: Path) -> Reader:
     """Return the reader for a file's name; raises DataError now, not at the first row, if there is no such file."""
     reader = READERS.get(file_suffix(path))
@@ -173,6 +182,16 @@ def _texts(path: Path, reader: Reader, sought: Sought) -> Iterator[tuple[str, st
         yield str(number) if given is None or given == "" else str(given), text
     if not number:
         raise DataError(f"{path} holds no text")
+
+
+def _column(path: Path, reader: Reader, column: str) -> Iterator[str]:
+    for line, record in reader(path, [(column,)]):
+        try:
+            row = _usable(record)
+            value = row[choose_columns(row, [(column,)])[0]]
+        except LineError as reason:
+            raise reason.at(path, line) from None
+        yield "" if value is None else " ".join(str(value).split())
 
 
 def _usable(record: Record) -> dict[str, object]:

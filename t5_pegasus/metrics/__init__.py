@@ -10,8 +10,8 @@ in their own ways. Those of English compare words (see `english`).
 
 import dataclasses
 import importlib.metadata
-import statistics
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from ..config import require
 from ..errors import DataError
@@ -95,7 +95,7 @@ def score_each(predictions: Sequence[str], references: Sequence[str], language: 
 
 def average(examples: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each score over what `score_each` returned."""
-    return {name: statistics.fmean(each[name] for each in examples) for name in examples[0]}
+    return {name: fmean(each[name] for each in examples) for name in examples[0]}
 
 
 def corpus_bleu(predictions: Sequence[str], references: Sequence[str], language: str = "zh") -> tuple[float, str]:

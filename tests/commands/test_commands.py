@@ -39,5 +39,7 @@ def test_without_a_command_the_installation_is_checked(capsys):
 
 
 def test_what_is_not_a_command_is_refused():
-    with pytest.raises(OptionError, match=r"^the command must be one of title, score, serve, check, got titel$"):
+    with pytest.raises(
+        OptionError, match=r"^the command must be one of title, score, compare, serve, check, got titel$"
+    ):
         run_command(["titel"])

@@ -913,7 +913,7 @@ def test_the_key_is_sent_and_only_over_http(service, tmp_path):
 
 def test_a_busy_service_is_asked_again_when_it_says(service, monkeypatch):
     pauses = []
-    monkeypatch.setattr(client.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     busy = (503, {"Retry-After": "2"}, {"error": {"code": "queue_full", "message": "too many texts wait"}})
     service.answers += [busy, busy]
     assert client.ask(client.over_http(service.url, None, 5), ["一二"], {}) == [["二一"]]

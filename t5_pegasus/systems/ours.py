@@ -1,0 +1,96 @@
+"""Our own models: any directory, weights, engine and generation options that `AutoTitle.load` takes."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import GenerationConfig
+from ..decoding.options import DataConfig
+from ..engines.options import LoadConfig
+from ..errors import OptionError
+from ..locations import ROOT, choose_model_dir, fine_tuned_weights
+from ..text.prompts import PROMPT_FILE
+from .protocol import LocalSystem, Text, Written
+from .spec import Spec, check_known, converted
+
+if TYPE_CHECKING:
+    from ..title import AutoTitle
+
+_NOT_OPTIONS = ("model_dir",)  # the target
+_CHANGES_NO_TITLE = ("batch_tokens",)
+
+
+class Ours(LocalSystem):
+    """A model of ours; it is loaded when the first titles are asked for.
+
+    Args:
+        spec: its target is a model directory, or the name of one of this repository with or without
+            "chinese_t5_pegasus_"; options are those of `test.py`.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        check_known(spec.options, LoadConfig, DataConfig, GenerationConfig)
+        for name in _NOT_OPTIONS:
+            if name in spec.options:
+                raise OptionError(f"{name} is the target of a system: title:{spec.options[name]}")
+        self._model_dir = choose_model_dir(find_model_dir(spec.target) if spec.target else None)
+        self._load = LoadConfig(**converted(LoadConfig, spec.options))
+        self._data = DataConfig(**converted(DataConfig, spec.options))
+        self._generation = GenerationConfig.of_model(self._model_dir, **converted(GenerationConfig, spec.options))
+        self._title: AutoTitle | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return the hashes of all files that the titles depend on, and the options, defaults of the model included."""
+        load = self._load
+        weights = load.weights or fine_tuned_weights(self._model_dir, load.run_dir)
+        paths = [self._model_dir, *(Path(each) for each in (weights, load.user_dict) if each)]
+        if weights and (prompt := Path(weights).parent / PROMPT_FILE).is_file():
+            paths.append(prompt)
+        generation = dataclasses.asdict(self._generation)
+        return {
+            "kind": "title",
+            "files": [files_hash(path) for path in paths],
+            "engine": load.engine,
+            "data": dataclasses.asdict(self._data),
+            "generation": {name: value for name, value in generation.items() if name not in _CHANGES_NO_TITLE},
+        }
+
+    def write(self, texts: Sequence[Text], start: int) -> list[Written]:
+        """Return the title that decoding finds for each text."""
+        if self._title is None:
+            from ..title import AutoTitle  # late: comparing files and rules needs no model
+
+            load = self._load
+            self._title = AutoTitle.load(self._model_dir, load.weights, load.engine, load.user_dict, load.run_dir)
+        answers = self._title.iterate([text.content for text in texts], self._generation, self._data)
+        return [Written(answer.titles[0].text) for answer in answers]
+
+
+def find_model_dir(target: str) -> Path:
+    """Return the directory that a target names: a path, or a model of this repository by its name or its last part."""
+    candidates = (Path(target), ROOT / target, ROOT / f"chinese_t5_pegasus_{target}")
+    return next((path for path in candidates if path.is_dir()), Path(target))
+
+
+def files_hash(path: Path) -> str:
+    """Return a hash of a file, of the files with this prefix, or of the files of a folder and their names.
+
+    Folders in a folder are left out, but for those of exported models: they hold what is made of the files.
+    """
+    digest = hashlib.sha256()
+    for each in _files(path):
+        digest.update(each.name.encode())
+        with each.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        folders = [path, *(path / name for name in ("exported",) if (path / name).is_dir())]
+        return sorted(each for folder in folders for each in folder.iterdir() if each.is_file())
+    if path.is_file():
+        return [path]
+    return sorted(each for each in path.parent.glob(f"{path.name}.*") if each.is_file())  # a TensorFlow checkpoint
