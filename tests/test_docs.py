@@ -250,7 +250,7 @@ def flags_of(script: str) -> frozenset[str]:
 
 def scripts() -> list[str]:
     names = [*("finetune", "test", "evaluation", "compare", "pretrain_data", "pretrain", "serve")]
-    modules = [f"t5_pegasus.{name}" for name in ("vocabulary", "conversion", "export")]
+    modules = [f"t5_pegasus.{name}" for name in ("vocabulary", "conversion", "export", "check")]
     return [*(f"{name}.py" for name in names), *modules, "deploy/client.py", "deploy/create_endpoint.py"]
 
 

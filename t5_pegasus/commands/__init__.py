@@ -10,5 +10,5 @@ COMMANDS = {
     "score": "score titles against references",
     "compare": "compare systems that write titles, and write a report",
     "serve": "serve a model over HTTP",
-    "check": "say which versions are installed and what is wrong with them; the default",
+    "check": "say what is wrong with the installation, or with files of pairs; the default",
 }

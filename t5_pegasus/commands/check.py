@@ -1,4 +1,7 @@
-"""Check the installation: which versions there are, whether they work together, and what to do if not."""
+"""Check the installation: which versions there are, whether they work together, and what to do if not.
+
+With files it checks these instead, as `python -m t5_pegasus.check` does.
+"""
 
 import importlib.metadata
 import platform
@@ -7,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import cli
 from ..locations import ROOT
 
 LOCK = ROOT / "requirements" / "base.txt"
@@ -75,7 +77,12 @@ def _is_installed(package: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the findings; return 0 if nothing is wrong, else 1."""
-    cli.make_parser("Say which versions are installed, and what is wrong with them.").parse_args(argv)
+    if argv:
+        from .. import check as data_check  # late: of packages it needs one may be missing
+
+        flags = data_check.make_parser(files="*").parse_args(argv)
+        if flags.files:
+            return data_check.run(flags)
     found, wrong = check()
     print("\n".join(found))
     for line in wrong:

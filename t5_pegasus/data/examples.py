@@ -17,8 +17,9 @@ from typing import IO, cast
 
 from ..errors import DataError, OptionError
 from ..files import file_suffix, open_text
-from ..text.lines import LineError, check_utf8, iterate_lines
+from ..text.lines import EncodingError, LineError, check_utf8, iterate_lines
 from .records import (
+    PAIRS,
     Sought,
     as_object,
     choose_columns,
@@ -98,6 +99,44 @@ def read_examples(
         raise OptionError(f"text_column and summary_column must differ, got {text_column} for both")
     sought = sought_pairs(text_column, summary_column)
     return _examples(path, _reader(path), sought, skip_bad_lines, counts, keep_duplicates)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it stands in a file: both texts, or why it has none.
+
+    line: from 1. columns: of content and title; () in a row before the first that has both. error: "" for a row with
+    two texts, which may be empty. is_encoding_error: whether the error is that it is not UTF-8.
+    """
+
+    line: int
+    content: str = ""
+    title: str = ""
+    columns: tuple[str, ...] = ()
+    error: str = ""
+    is_encoding_error: bool = False
+
+
+def read_rows(path: str | Path, text_column: str | None = None, summary_column: str | None = None) -> Iterator[Row]:
+    """Return an iterator over all rows of a file of pairs, those that `read_examples` refuses among them.
+
+    Raises DataError if the file cannot be read at all, or its header lacks the columns.
+    """
+    path = Path(path)
+    return _rows(path, _reader(path), sought_pairs(text_column, summary_column))
+
+
+def _rows(path: Path, reader: Reader, sought: Sought) -> Iterator[Row]:
+    columns: tuple[str, ...] = ()
+    for line, record in reader(path, sought):
+        try:
+            row = _usable(record)
+            columns = columns or choose_columns(row, sought)
+            content, title = (get_text(row, column) for column in columns)
+        except LineError as reason:
+            yield Row(line, error=str(reason), is_encoding_error=isinstance(reason, EncodingError))
+        else:
+            yield Row(line, content, title, columns)
 
 
 def read_texts(path: str | Path, text_column: str | None = None) -> Iterator[tuple[str, str]]:
@@ -350,9 +389,27 @@ def _read_jsonl(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
 
 def _parsed(line: str) -> Record:
     try:
-        return parse_object(line)
+        return _flat(parse_object(line))
     except LineError as reason:
         return reason
+
+
+def _flat(record: dict[str, object]) -> dict[str, object]:
+    """Return a conversation, as OpenAI's fine-tuning has it, as "prompt" and "completion"; other records as they are.
+
+    They are the last answer of the assistant and the message of the user before it.
+    """
+    messages = record.get("messages")
+    if not isinstance(messages, list) or find_columns(PAIRS, record):
+        return record
+    said: dict[str, object] = {}
+    for message in messages:
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if role == "user":
+            said = {"prompt": content}
+        elif role == "assistant" and said:
+            said["completion"] = content
+    return {**record, **said}
 
 
 def _read_json(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
@@ -388,7 +445,7 @@ def _json_list(path: Path) -> Iterator[tuple[int, Record]]:
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{line}: not JSON: {error}") from error
             try:
-                yield line, as_object(value, text[position:end])
+                yield line, _flat(as_object(value, text[position:end]))
             except LineError as reason:
                 yield line, reason
             line += text.count("\n", position, end)
