@@ -1,6 +1,7 @@
 """Command-line flags made from the config dataclasses, and errors turned into one line and exit code 2."""
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import os
@@ -8,7 +9,7 @@ import signal
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .errors import OptionError, PegasusError
@@ -20,6 +21,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         """Raise OptionError instead of printing the whole usage, as argparse would."""
         raise OptionError(f"{message} (--help lists the flags)")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse itself would hide that it cannot be written."""
+        require_stdout()
+        print(self.format_help(), end="", file=file, flush=True)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -74,27 +80,95 @@ def given(flags: argparse.Namespace, config_class: type) -> dict[str, Any]:
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> typing.NoReturn:
-    """Run a script's `main` and exit: 2 with one line for an error of the user or the system, 130 for Ctrl-C."""
+    """Run a script's `main` and exit: 2 with one line for an error of the user or the system, 130 for Ctrl-C.
+
+    A standard stream that is closed (`>&-`) is opened on /dev/null first; see `require_stdout`.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` cleans up as Ctrl-C does
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # titles are Chinese, whatever the locale
+        sys.stdout = _Output(sys.stdout)
     try:
-        code = main(None)
+        try:
+            code = main(None)
+        except SystemExit as finished:  # of --help
+            code = int(finished.code or 0)
         sys.stdout.flush()
     except PegasusError as error:
-        code = _fail(str(error))
-    except BrokenPipeError:
-        # The reader of our output has gone (`python test.py … | head`): there is nobody to report to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _fail(error)
+    except BrokenPipeError as error:
+        # The reader of our output has gone (`python test.py … | head`): there is nobody to report to. Without a reader
+        # of standard error alone, the work is not done.
+        code = 0 if error.filename == _STDOUT else 2
     except OSError as error:
-        code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        code = _fail(error)
     except (Exception, KeyboardInterrupt) as error:
         if not _is_interrupt(error):
             raise
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         code = 130
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again, say what it ignored and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+_STDOUT = "standard output"  # its name in errors
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output in UTF-8, since titles are Chinese, whatever the locale; errors of writing to it name it.
+
+    A name of a file that is not UTF-8 is printed with escapes.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        line_buffering, write_through = stream.line_buffering, stream.write_through
+        super().__init__(stream.detach(), "utf-8", "backslashreplace", None, line_buffering, write_through)
+
+    def write(self, text: str) -> int:
+        """Write some text."""
+        with _named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Hand on what is kept in memory."""
+        with _named():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = _STDOUT
+        raise
+
+
+def require_stdout() -> None:
+    """Raise OptionError if standard output is closed; for a script whose result goes there, before its work."""
+    if "stdout" in _closed:
+        raise OptionError("standard output is closed, and the result goes there: write >/dev/null to do without it")
+
+
+_closed: set[str] = set()  # the standard streams that were closed when the script began
+
+
+def _open_closed_streams() -> None:
+    """Open closed standard streams on /dev/null.
+
+    Python has None for such a stream, which cannot be read or flushed, and `print` to it goes to another one. Worse,
+    the next file that is opened gets its number: what a library writes to standard error would go into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(handle, True)
+            setattr(sys, name, open(handle, mode, encoding="utf-8"))
+            _closed.add(name)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -104,9 +178,27 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+_LONGEST_LINE = 1000  # characters: a flag may have been given a whole text
+
+
+def one_line(error: PegasusError | OSError) -> str:
+    """Return what a user is told of an error; of a very long message the beginning and the end."""
+    line = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    line = " ".join(line.split())
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 2 :]}"
+    return line
+
+
+def _fail(error: PegasusError | OSError) -> int:
+    _say(f"error: {one_line(error)}")
     return 2
+
+
+def _say(line: str) -> None:
+    """Print a line to standard error, if it can be written."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def token_ids(text: str) -> tuple[int, ...]:

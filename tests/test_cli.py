@@ -244,6 +244,13 @@ def test_a_message_of_several_lines_becomes_one():
     assert (ran.returncode, ran.stderr) == (2, "error: one two three\n")
 
 
+def test_of_a_message_beyond_measure_both_ends_are_told():
+    ran = run_code("def main(argv):\n    raise cli.PegasusError('a text: ' + 'x' * 10**6 + ' is wrong')\ncli.run(main)")
+    assert len(ran.stderr) < 1100
+    assert ran.stderr.startswith("error: a text: xxx")
+    assert ran.stderr.endswith("xxx is wrong\n")
+
+
 def test_a_mistake_of_ours_is_not_hidden():
     ran = run_code("cli.run(lambda argv: 1 / 0)")
     assert ran.returncode == 1
@@ -281,3 +288,67 @@ def test_a_reader_that_has_gone_is_no_error():
     os.close(read)
     assert process.communicate()[1] == b""
     assert process.returncode == 0
+
+
+# Standard streams
+
+REPORTS = """
+def main(argv):
+    with open('result.txt', 'w') as file:
+        print('a result', file=file)
+    print('to standard output')
+    print('to standard error', file=sys.stderr)
+    os.write(2, b'of a library')
+    return len(sys.stdin.read())
+cli.run(main)
+"""
+NEEDS_STDOUT = "def main(argv):\n    cli.require_stdout()\n    print('the result')\n    return 0\ncli.run(main)"
+
+
+def run_redirected(redirection, code, cwd=ROOT):
+    """Run code with streams redirected by a shell."""
+    code = f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from t5_pegasus import cli\n{code}"
+    command = ["sh", "-c", f'exec "$0" "$@" {redirection}', sys.executable, "-c", code]
+    return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "stdout", "stderr"),
+    [
+        ("<&-", "to standard output\n", "to standard error\nof a library"),
+        (">&-", "", "to standard error\nof a library"),
+        ("2>&-", "to standard output\n", ""),
+        ("<&- >&- 2>&-", "", ""),
+    ],
+)
+def test_closed_streams_change_nothing_else(tmp_path, redirection, stdout, stderr):
+    """Above all, what is for standard error does not land in a file that was opened in its place."""
+    ran = run_redirected(redirection, REPORTS, tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, stdout, stderr)
+    assert (tmp_path / "result.txt").read_text() == "a result\n"
+
+
+def test_a_result_without_a_place_to_go_is_refused_before_the_work():
+    ran = run_redirected(">&-", NEEDS_STDOUT)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: standard output is closed, and the result goes there")
+    assert len(ran.stderr.splitlines()) == 1
+    assert run_redirected("2>&-", NEEDS_STDOUT).stdout == "the result\n"
+    ran = run_redirected(">&-", "cli.run(lambda argv: cli.make_parser('x').parse_args(['--help']))")
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output_is_named(monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    help_of = "cli.run(lambda argv: cli.make_parser('x').parse_args(['--help']))"
+    for code in (NEEDS_STDOUT, help_of):
+        ran = run_redirected(">/dev/full", code)
+        assert (ran.returncode, ran.stderr) == (2, "error: standard output: No space left on device\n")
+    assert run_redirected("2>/dev/full", "cli.run(lambda argv: open('none/of/this'))").returncode == 2
+
+
+def test_names_that_are_not_utf8_are_printed_with_escapes():
+    ran = run_redirected("", "cli.run(lambda argv: print('the model is in', os.fsdecode(b'\\xff\\xe4')) or 0)")
+    assert (ran.returncode, ran.stdout) == (0, "the model is in \\udcff\\udce4\n")

@@ -77,6 +77,7 @@ def _is_installed(package: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the findings; return 0 if nothing is wrong, else 1."""
+    cli.require_stdout()
     if argv:
         from .. import check as data_check  # late: of packages it needs one may be missing
 

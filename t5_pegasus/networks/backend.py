@@ -30,8 +30,13 @@ def _quiet() -> Iterator[None]:
 
     TensorFlow prints a page about the machine before any of its log levels takes effect.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
+    try:
+        saved = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
     with tempfile.TemporaryFile() as output:
         os.dup2(output.fileno(), 2)
         try:
