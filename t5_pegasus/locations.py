@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import CheckpointError, OptionError
+from .weight_files import check_weights
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -46,12 +47,13 @@ def locate_weights(
         usual: kinds of weights, the preferred one first.
         run_dir: where `finetune.py` wrote to.
 
-    Raises CheckpointError if there are no such weights.
+    Raises CheckpointError if there are no such weights, or if they are damaged.
     """
     if weights is not None and not isinstance(weights, Weights):
         path = Path(weights)
         if not _is_weights(path):
             raise CheckpointError(f"no weights at {path}")
+        check_weights(path)
         return path
     kinds = usual if weights is None else (weights,)
     for kind in kinds:
@@ -59,6 +61,7 @@ def locate_weights(
             return kind
         found = fine_tuned_weights(model_dir, run_dir) if kind is Weights.FINE_TUNED else pretrained_weights(model_dir)
         if found is not None:
+            check_weights(found)
             return found
     if Weights.FINE_TUNED not in kinds:
         raise CheckpointError(f"no {' or '.join(PRETRAINED)} in {model_dir}")
@@ -105,15 +108,17 @@ def choose_model_dir(model_dir: str | Path | None) -> Path:
 def find_weights(model_dir: str | Path, weights: str | Path | Weights | None = None, run_dir: str | Path = ".") -> Path:
     """Return the weights to generate with, and say on standard error which were found if no file is named.
 
-    None is TO_GENERATE: the fine-tuned weights of `run_dir` or the model directory, else the pretrained ones.
+    None is TO_GENERATE: the fine-tuned weights of `run_dir` or the model directory, else the pretrained ones. Nothing
+    is said of those of the model that comes with this package, unless a run's weights were to be used.
 
-    Raises CheckpointError if there are none, OptionError for random ones.
+    Raises CheckpointError if there are none, or if they are damaged, OptionError for random ones.
     """
     found = locate_weights(model_dir, weights, TO_GENERATE, run_dir)
     if found is Weights.RANDOM:
         raise OptionError("weights must be trained to generate with, got random ones")
-    if weights is None or isinstance(weights, Weights):
-        is_fallback = weights is None and found.name != FINE_TUNED
+    is_fallback = weights is None and found.name != FINE_TUNED
+    is_shipped = is_fallback and Path(model_dir).resolve() == TINY_MODEL_DIR and str(run_dir) == "."
+    if (weights is None or isinstance(weights, Weights)) and not is_shipped:
         note = f"no {FINE_TUNED} found, using the pretrained weights" if is_fallback else "using the weights"
         print(note, found, file=sys.stderr)
     return found

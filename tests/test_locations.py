@@ -26,6 +26,12 @@ def base(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def empty_files_are_weights(monkeypatch):
+    """Let what is only looked for be an empty file."""
+    monkeypatch.setattr(locations, "check_weights", lambda path: None)
+
+
 def test_the_defaults_are_in_the_repository():
     assert (DATA_DIR / "train.tsv").is_file()
     assert (BASE_MODEL_DIR / "config.json").is_file()
@@ -73,6 +79,23 @@ def test_the_nearest_weights_are_taken(tmp_path, capsys):
     assert find_weights(model, model / "model.safetensors", output) == model / "model.safetensors"
     assert find_weights(model, str(model / "model.ckpt"), output) == model / "model.ckpt"
     assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_said_of_the_weights_of_the_shipped_model_unless_a_run_was_named(tmp_path, capsys):
+    shipped = TINY_MODEL_DIR / "model.safetensors"
+    assert find_weights(TINY_MODEL_DIR) == shipped
+    assert capsys.readouterr().err == ""
+    assert find_weights(TINY_MODEL_DIR, None, tmp_path) == shipped
+    assert capsys.readouterr().err == f"no best_model.weights found, using the pretrained weights {shipped}\n"
+
+
+@pytest.mark.parametrize("kind", [None, Weights.PRETRAINED, "model.safetensors"])
+def test_damaged_weights_are_refused_where_they_are_found(tmp_path, monkeypatch, kind):
+    monkeypatch.undo()
+    (tmp_path / "model.safetensors").write_bytes(b"junk")
+    weights = tmp_path / kind if isinstance(kind, str) else kind
+    with pytest.raises(CheckpointError, match="is neither HDF5 nor safetensors nor a TensorFlow checkpoint"):
+        locate_weights(tmp_path, weights, TO_BUILD)
 
 
 def test_weights_that_are_named_must_be_there(tmp_path):

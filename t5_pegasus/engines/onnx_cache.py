@@ -1,5 +1,6 @@
 """The exported form of weights, made once and kept: what makes ONNX Runtime the default on a CPU."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -50,6 +51,9 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     except OSError as error:
         _say_unwritable(folder, error)
         return None
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing is in it, since the weights do not fit
     _tidy(folder, weights_hash)
     return folder / name
 

@@ -17,6 +17,7 @@ import safetensors.numpy
 
 from ..errors import CheckpointError
 from ..files import atomic_path, temporary_folder
+from ..weight_files import starts_with
 from .backend import keras, tf
 from .t5_description import EMBEDDING, HEAD
 
@@ -262,20 +263,12 @@ class Format:
     write: Callable[[Path, Any], None]
 
 
-def _starts_with(path: Path, offset: int, magic: bytes) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(len(magic)) == magic
-
-
 CHECKPOINT = Format(
     ".ckpt", lambda path: path.with_name(f"{path.name}.index").exists(), _read_checkpoint, _write_checkpoint
 )
-HDF5 = Format(".h5", lambda path: _starts_with(path, 0, b"\x89HDF\r\n\x1a\n"), _read_hdf5, _write_hdf5)
+HDF5 = Format(".h5", lambda path: starts_with(path, 0, b"\x89HDF\r\n\x1a\n"), _read_hdf5, _write_hdf5)
 # A safetensors file begins with the length of its JSON header, in 8 bytes.
-SAFETENSORS = Format(".safetensors", lambda path: _starts_with(path, 8, b"{"), _read_safetensors, _write_safetensors)
+SAFETENSORS = Format(".safetensors", lambda path: starts_with(path, 8, b"{"), _read_safetensors, _write_safetensors)
 FORMATS = (HDF5, SAFETENSORS, CHECKPOINT)
 
 

@@ -293,8 +293,8 @@ def build_model(
     """
     config = ModelConfig.load(model_dir, **config_overrides)
     check_vocabulary(model_dir, config)
+    found = locate_weights(model_dir, weights, TO_BUILD)  # damaged ones are refused before a model is built
     t5 = build_from_config(config, with_lm)
-    found = locate_weights(model_dir, weights, TO_BUILD)
     if found is Weights.RANDOM:
         initialize(t5)
     else:

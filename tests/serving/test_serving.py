@@ -28,7 +28,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import serve
-from t5_pegasus import AutoTitle
+from t5_pegasus import AutoTitle, locations
 from t5_pegasus.config import GenerationConfig
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import OptionError
@@ -145,6 +145,7 @@ def test_sagemakers_variables_are_options(tmp_path, exported_dir, monkeypatch):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "best_model.weights").touch()
+    monkeypatch.setattr(locations, "check_weights", lambda path: None)
     given = (None, None, "auto", None, ".")
     weights = str(tmp_path / "model" / "best_model.weights")
     assert find_model(*given).weights == weights
