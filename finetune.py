@@ -11,9 +11,10 @@ from t5_pegasus import cli
 from t5_pegasus.data.examples import read_examples
 from t5_pegasus.decoding.options import PROMPT_OPTIONS, DataConfig
 from t5_pegasus.errors import OptionError
+from t5_pegasus.files import check_no_writer
 from t5_pegasus.locations import DATA_DIR, FINE_TUNED, TO_BUILD, Weights, choose_model_dir, locate_weights
 from t5_pegasus.text.prompts import read_prompt
-from t5_pegasus.training.options import TrainingConfig
+from t5_pegasus.training.options import STATE_DIR, TrainingConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output_dir", default=".", type=Path, help="where best_model.weights and the logs go")
     parser.add_argument("--user_dict", help="jieba user dictionary")
-    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch in output_dir")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on after the last finished epoch in output_dir, if any"
+    )
     pair_options = ("text_column", "summary_column", "skip_bad_lines", "max_source_length", "max_target_length")
     cli.add_flags(parser, DataConfig, only=(*pair_options, *PROMPT_OPTIONS))
     cli.add_flags(parser, TrainingConfig)
@@ -42,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.from_scratch and flags.weights is not None:
         raise OptionError(f"from_scratch and weights exclude each other, got {flags.weights}")
     data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, TrainingConfig)
+    if config.distribute != "multiworker":  # of whose processes only the chief holds the lock
+        check_no_writer(flags.output_dir / STATE_DIR)
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
     train = list(read_examples(flags.train_file, *columns))
     valid = list(read_examples(flags.validation_file, *columns))

@@ -9,8 +9,9 @@ from pathlib import Path
 from t5_pegasus import cli
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import OptionError
+from t5_pegasus.files import check_no_writer
 from t5_pegasus.locations import TO_BUILD, Weights, choose_model_dir, locate_weights
-from t5_pegasus.training.options import PretrainingConfig
+from t5_pegasus.training.options import STATE_DIR, PretrainingConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.set_defaults(max_source_length=384, max_target_length=128)
     flags = parser.parse_args(argv)
     data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, PretrainingConfig)
+    if config.distribute != "multiworker":  # of whose processes only the chief holds the lock
+        check_no_writer(flags.output_dir / STATE_DIR)
     starts = [name for name in ("from_scratch", "weights", "mt5_weights") if getattr(flags, name)]
     if len(starts) > 1:
         raise OptionError(f"{' and '.join(starts)} exclude each other, got {flags.weights or flags.mt5_weights}")

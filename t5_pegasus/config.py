@@ -6,7 +6,6 @@ chooses from, so that a new row there is a new choice. Values are checked once, 
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 
 from .errors import DataError, OptionError
+from .files import read_json
 
 
 def option(
@@ -90,6 +90,10 @@ def require_positive(config: Any, *names: str) -> None:
 
 
 MOST_SEED = 2**32 - 1  # what numpy and Keras take
+MOST_WORKERS = 1024  # processes: more than any machine has cores for, and than the system lets one user start
+
+
+_LARGEST_SIZE = 2**24  # of a network: what is beyond is a mistake, and would not be a number in other libraries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +120,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Raise OptionError for a size or a rate that no network can have."""
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        others = ("relative_attention_num_buckets", "relative_attention_max_distance")
         require_at_least(self, 1, *sizes, "attention_head_size")
         require_at_least(self, 4, "relative_attention_num_buckets")
+        require_between(self, 1, _LARGEST_SIZE, *sizes, "attention_head_size", *others)
         # Half the buckets of one direction are exact; the log-spaced rest must reach beyond them.
         exact = self.relative_attention_num_buckets // 2
         require(
@@ -138,13 +144,9 @@ class ModelConfig:
         """
         path = Path(model_dir) / "config.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
+            values = read_json(path)
+        except FileNotFoundError as error:
             raise DataError(f"cannot read {path}: {error.strerror}; a model directory holds config.json") from error
-        except ValueError as error:
-            raise DataError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{path} must hold a JSON object, got {type(values).__name__}")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in overrides:
             require(name in fields, f"config overrides must be among {', '.join(fields)}", name)
@@ -316,15 +318,9 @@ def read_generation_defaults(model_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(model_dir) / GENERATION_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} must hold a JSON object, got {type(values).__name__}")
     fields = {field.name for field in dataclasses.fields(GenerationConfig)}
     try:
         defaults = GenerationConfig.names(**{name: value for name, value in values.items() if name in fields})

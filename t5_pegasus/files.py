@@ -10,6 +10,7 @@ import errno
 import gzip
 import io
 import itertools
+import json
 import os
 import shlex
 import shutil
@@ -18,7 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import DataError, OptionError
 
@@ -63,9 +64,14 @@ def read_error(path: str | Path, error: Exception) -> DataError:
     return DataError(f"cannot read {path}: {encoding_hint(path) if isinstance(error, UnicodeDecodeError) else error}")
 
 
-def encoding_hint(path: str | Path) -> str:
-    """Return what a file that is not UTF-8 seems to be, and the command that converts it."""
-    path = Path(path)
+def encoding_hint(source: str | Path | bytes) -> str:
+    """Return what a file or some bytes, which are not UTF-8, seem to be, and the command that converts them."""
+    if isinstance(source, bytes):
+        encoding = _guess_encoding(source)
+        if encoding is None:
+            return "not UTF-8, convert the text first"
+        return f"not UTF-8 but {encoding}, convert it with `iconv -f {encoding} -t UTF-8`"
+    path = Path(source)
     try:
         with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
             encoding = _guess_encoding(file.read(_SAMPLE_BYTES))
@@ -73,12 +79,12 @@ def encoding_hint(path: str | Path) -> str:
         encoding = None
     if encoding is None:
         return "not UTF-8, convert the file first"
-    iconv, source = f"iconv -f {encoding} -t UTF-8", shlex.quote(str(path))
+    iconv, name = f"iconv -f {encoding} -t UTF-8", shlex.quote(str(path))
     stem, suffixes = path.name.partition(".")[0], "".join(path.suffixes)
     target = shlex.quote(str(path.with_name(f"{stem}.utf8{suffixes}")))
-    command = f"{iconv} {source} > {target}"
+    command = f"{iconv} {name} > {target}"
     if is_gzip(path):
-        command = f"gzip -dc {source} | {iconv} | gzip > {target}"
+        command = f"gzip -dc {name} | {iconv} | gzip > {target}"
     return f"not UTF-8 but {encoding}, convert it with `{command}`"
 
 
@@ -97,29 +103,71 @@ def _guess_encoding(sample: bytes) -> str | None:
     return "GB18030"
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file: UTF-8, with or without a byte order mark.
+
+    Raises FileNotFoundError if there is no such file, DataError if it cannot be read or is something else.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise read_error(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Return a value as one line of JSON that any reader takes, in UTF-8 as far as that can spell it.
+
+    Raises ValueError for infinity and NaN, which JSON does not have.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which another JSON text had spelt as \ud800
+        return json.dumps(value, allow_nan=False)
+    return text
+
+
 def check_target(path: str | Path) -> None:
     """Raise OptionError for a path that no file can be written to; to be called before the work that fills it."""
     if Path(path).exists() and not Path(path).is_file():
         raise OptionError(f"the file to write must not be a directory or a device, got {path}")
 
 
-def check_apart(name: str, output: str | Path | None, **inputs: str | Path | None) -> None:
+def check_apart(name: str, output: str | Path | None, **inputs: str | Path | Iterable[str | Path] | None) -> None:
     """Raise OptionError if the output is one of the inputs or in it, also through links; call it before reading them.
 
     Args:
         name: of the option that names the output, for the error.
         output: the file or folder to write; None if there is none.
-        inputs: the files and folders to read, by the names of their options; None for one that is not given.
+        inputs: the files and folders to read, by the names of their options; None for one that is not given, `-` for
+            standard input.
     """
     if output is None:
         return
     resolved = Path(output).resolve()
-    for input_name, path in inputs.items():
-        if path is None:
-            continue
-        is_same = resolved.exists() and Path(path).exists() and resolved.samefile(path)
-        if is_same or resolved.is_relative_to(Path(path).resolve()):
-            raise OptionError(f"{name} must not be the {input_name} or in it, got {output}")
+    for input_name, given in inputs.items():
+        for path in () if given is None else (given,) if isinstance(given, str | Path) else given:
+            if _is_same(resolved, path) or (str(path) != "-" and resolved.is_relative_to(Path(path).resolve())):
+                raise OptionError(f"{name} must not be the {input_name} or in it, got {output}")
+
+
+def _is_same(output: Path, path: str | Path) -> bool:
+    """Return whether a path, or standard input, is the file that is to be written."""
+    try:
+        status = os.fstat(0) if str(path) == "-" else os.stat(path)
+        return os.path.samestat(output.stat(), status)
+    except OSError:  # one of them is missing, or may not be looked at
+        return False
 
 
 def check_new_folder(path: Path) -> None:
@@ -246,6 +294,13 @@ def only_writer(path: str | Path, on_wait: Callable[[], None] | None = None) -> 
             if is_locked or is_new:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def check_no_writer(path: str | Path) -> None:
+    """Raise OptionError if another process writes `path` (see `only_writer`); to be called before long work."""
+    if Path(path).parent.is_dir():
+        with only_writer(path):
+            pass
 
 
 def _make_and_lock(folder: Path, lock: contextlib.ExitStack) -> tuple[bool, bool | None]:

@@ -1,6 +1,8 @@
 """AutoTitle: texts in, titles out. The one object that most users hold."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
@@ -25,6 +27,11 @@ class Hypothesis(NamedTuple):
     text: str
     score: float
     ids: tuple[int, ...]
+
+    @property
+    def is_impossible(self) -> bool:
+        """Return whether there is no title: the options forbade every token. The score is then minus infinity."""
+        return self.score == -math.inf
 
 
 class Answer(NamedTuple):
@@ -118,7 +125,7 @@ class AutoTitle:
             generation.setdefault("num_beams", topk)
         if topk not in (None, generation.get("num_beams")):
             raise OptionError(f"topk and num_beams are the same option, got {topk} and {generation['num_beams']}")
-        texts = [text] if isinstance(text, str) else text
+        texts = [text] if isinstance(text, str) else _listed(text)
         titles = [best[0].text for best in self.generate_n_best(texts, **generation)]
         return titles[0] if isinstance(text, str) else titles
 
@@ -168,6 +175,8 @@ class AutoTitle:
 
         Args: as of `generate_n_best`.
         """
+        if not isinstance(text, str):
+            raise OptionError(f"text must be a text, got {reprlib.repr(text)}")
         config = GenerationConfig.over(self.generation_defaults, **generation)
         data = DataConfig.make(
             max_source_length=max_source_length,
@@ -193,7 +202,15 @@ class AutoTitle:
     def iterate(
         self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool = False
     ) -> Iterator[Answer]:
-        """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`."""
+        """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`.
+
+        Raises OptionError for anything but a list of texts, before the first is read.
+        """
+        return self._iterate(_listed(texts), config, data, progress)
+
+    def _iterate(
+        self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool
+    ) -> Iterator[Answer]:
         prefix = self.encode_prefix(config)
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
@@ -270,6 +287,17 @@ def _folders(model_dir: Path, weights: str | Path | Weights | None, run_dir: str
         return [model_dir]
     found = locate_weights(model_dir, weights, TO_GENERATE, run_dir)
     return [model_dir] if found is Weights.RANDOM else [found.parent, model_dir]
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    """Return texts as a list; raises OptionError for a text alone, whose characters would be taken for texts."""
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise OptionError(f"texts must be a list of texts, got {reprlib.repr(texts)}")
+    listed = list(texts)
+    for index, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise OptionError(f"texts must be a list of texts, got {reprlib.repr(text)} at index {index}")
+    return listed
 
 
 def _hypothesis(tokenizer: Tokenizer, candidate: Candidate) -> Hypothesis:

@@ -1,6 +1,5 @@
 """Build a word vocabulary: `python -m t5_pegasus.vocabulary --size 50000 --input_file corpus.jsonl`."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ import tqdm
 from . import cli
 from .data.documents import SEPARATORS, Document, read_documents
 from .errors import OptionError
-from .files import atomic_text, check_apart, check_target
+from .files import atomic_text, check_apart, check_target, to_json
 from .text.segmentation import Cut, load_cut
 from .text.tokenizer import PegasusTokenizer, read_vocabulary
 from .text.words import Coverage, VocabularyConfig, build_vocabulary, count_words, measure_coverage
@@ -50,7 +49,7 @@ def _show_coverage(coverages: Mapping[str, tuple[int, Coverage]]) -> None:
             f"{name:{width}}  {row['size']:6d}  {row['coverage']:8.3%}  {row['whole_word_share']:11.2%}"
             f"  {row['tokens_per_character']:18.4f}"
         )
-    print(json.dumps(rows, ensure_ascii=False))
+    print(to_json(rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.compare and not measured:
         raise OptionError("--compare needs a text to measure on: give --held_out_file or --input_file")
     check_target(flags.output_file)
-    inputs = {name: getattr(flags, name) for name in ("input_file", "held_out_file", "existing_vocab", "user_dict")}
-    check_apart("output_file", flags.output_file, **inputs)
+    if measured:
+        cli.require_stdout()
+    names = ("input_file", "held_out_file", "existing_vocab", "compare", "user_dict")
+    check_apart("output_file", flags.output_file, **{name: getattr(flags, name) for name in names})
     existing = [] if flags.existing_vocab is None else read_vocabulary(flags.existing_vocab)
     # Read before the long work, so that what is wrong with them is reported first.
     compared = {path: PegasusTokenizer(path, flags.user_dict) for path in flags.compare}

@@ -4,9 +4,9 @@
 file. The last line of the output is JSON.
 """
 
+import argparse
 import csv
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +18,18 @@ from ..data.predictions import read_predictions
 from ..decoding.options import DataConfig
 from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
-from ..files import atomic_text, check_apart, check_target
+from ..files import atomic_text, check_apart, check_target, to_json
 from ..locations import DATA_DIR, choose_model_dir
 from ..metrics import LANGUAGES, average, corpus_bleu, score_each
 from ..metrics.options import ScoringConfig
+
+TEST_FILE = DATA_DIR / "test.tsv"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate or read the titles, score them and print the scores."""
     parser = cli.make_parser("Score titles against references. The last line of the output is JSON.")
-    parser.add_argument("--test_file", default=DATA_DIR / "test.tsv", help="pairs to generate titles for and score")
+    parser.add_argument("--test_file", default=TEST_FILE, help="pairs to generate titles for and score")
     parser.add_argument("--predictions", help="score the titles of this .jsonl or .txt file, and generate none")
     parser.add_argument("--references", help="the pairs that --predictions was made from, in the same order")
     parser.add_argument("--show", type=int, default=0, help="print so many references, each with the title to score")
@@ -38,19 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
     cli.add_flags(parser, GenerationConfig, only=names, of_model=True)
     flags = parser.parse_args(argv)
-    data, language = cli.config_from(flags, DataConfig), cli.config_from(flags, ScoringConfig).language
+    data, load = cli.config_from(flags, DataConfig), cli.config_from(flags, LoadConfig)
+    language = cli.config_from(flags, ScoringConfig).language
+    cli.require_stdout()
     require(flags.show >= 0, "show must be at least 0", flags.show)
     if (flags.predictions is None) != (flags.references is None):
         raise OptionError("--predictions and --references go together: give both, or --test_file alone")
-    if flags.predictions is not None and data.skip_bad_lines:
-        raise OptionError("--skip_bad_lines cannot know which --predictions to skip: correct the lines of --references")
+    if flags.predictions is not None:
+        _check_only_scoring(flags, data)
     if flags.output_csv is not None:
         check_target(flags.output_csv)
     inputs = {name: getattr(flags, name) for name in ("test_file", "predictions", "references")}
     check_apart("output_csv", flags.output_csv, **inputs)
 
     if flags.predictions is None:
-        model_dir = choose_model_dir(flags.model_dir)
+        model_dir = choose_model_dir(load.model_dir)
+        check_apart("output_csv", flags.output_csv, **load.files(model_dir))
         generation = GenerationConfig.of_model(model_dir, **cli.given(flags, GenerationConfig))
     pairs_file = flags.test_file if flags.references is None else flags.references
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.predictions is None:
         from ..title import AutoTitle  # late, since scoring alone needs none of it
 
-        title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+        title = AutoTitle.load(model_dir, load.weights, load.engine, load.user_dict, load.run_dir)
         contents = [example.content for example in examples]
         predictions = [answer.titles[0].text for answer in title.iterate(contents, generation, data, progress=True)]
     else:
@@ -80,8 +85,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(scores)} examples, mean length {ours:.1f} {texts.unit}, of the references {theirs:.1f}")
     print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references, language)))
     print("means of", ", ".join(metric.describe() for metric in texts.metrics.values()))
-    print(json.dumps(average(scores)))
+    print(to_json(average(scores)))
     return 0
+
+
+def _check_only_scoring(flags: argparse.Namespace, data: DataConfig) -> None:
+    """Raise OptionError for a flag that would have no effect beside --predictions: titles are written already."""
+    if data.skip_bad_lines:
+        raise OptionError("--skip_bad_lines cannot know which --predictions to skip: correct the lines of --references")
+    default = DataConfig()
+    given = [
+        *(["test_file"] if flags.test_file != TEST_FILE else []),
+        *(field.name for field in dataclasses.fields(LoadConfig) if getattr(flags, field.name) != field.default),
+        *(name for name in ("max_source_length", "long_text") if getattr(data, name) != getattr(default, name)),
+        *cli.given(flags, GenerationConfig),
+    ]
+    if given:
+        raise OptionError(
+            f"--{' and --'.join(given)} would change no title of --predictions: give that to test.py, which wrote them"
+        )
 
 
 def write_csv(

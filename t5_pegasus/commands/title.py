@@ -1,6 +1,5 @@
 """Write titles: of the text that is given, of a file with `--input_file`, or of standard input, a text a line."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -12,8 +11,9 @@ from ..data.examples import read_texts
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
-from ..files import atomic_text, check_apart, file_suffix
+from ..files import atomic_text, check_apart, check_target, encoding_hint, file_suffix, to_json
 from ..locations import DATA_DIR, choose_model_dir
+from ..text.lines import STDIN
 
 if TYPE_CHECKING:
     from ..title import Hypothesis
@@ -32,28 +32,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text", *PROMPT_OPTIONS))
     cli.add_flags(parser, GenerationConfig, of_model=True)
     flags = parser.parse_args(argv)
+    if flags.text is not None:
+        check_text(flags.text)
+    if flags.output_file is None:
+        cli.require_stdout()
     data = cli.config_from(flags, DataConfig)
     model_dir = choose_model_dir(flags.model_dir)
     generation = GenerationConfig.of_model(model_dir, **cli.given(flags, GenerationConfig))
-    check_apart("output_file", flags.output_file, input_file=flags.input_file or DATA_DIR / "test.tsv")
+    load = cli.config_from(flags, LoadConfig)
+    inputs = {"input_file": flags.input_file or DATA_DIR / "test.tsv", **load.files(model_dir)}
+    if flags.text is None and flags.input_file is None:
+        inputs[STDIN] = "-"
+    if flags.output_file is not None:
+        check_target(flags.output_file)
+    check_apart("output_file", flags.output_file, **inputs)
     rows = list(find_texts(flags.text, flags.input_file, data.text_column))
 
     from ..title import AutoTitle  # late, so that a wrong flag or file is reported at once
 
-    title = AutoTitle.load(model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+    title = AutoTitle.load(model_dir, load.weights, load.engine, load.user_dict, load.run_dir)
     output_format = flags.output_format or ("jsonl" if file_suffix(flags.output_file or "") == ".jsonl" else "text")
     # A bar is for many texts, and would run through titles that are printed on the same terminal.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
     answers = title.iterate([text for _, text in rows], generation, data, progress)
-    cut = 0
+    cut = impossible = 0
     with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
         for (identifier, _), answer in zip(rows, answers, strict=True):
             cut += answer.truncated
+            impossible += answer.titles[0].is_impossible
             for rank, hypothesis in enumerate(answer.titles, 1):
                 print(FORMATS[output_format](identifier, rank, hypothesis), file=output, flush=True)
     if cut:
         print(f"{cut} texts were longer than what is read of them (--max_source_length, --long_text)", file=sys.stderr)
+    if impossible:
+        print(f"{impossible} texts have no title: {NO_TITLE}", file=sys.stderr)
     return 0
+
+
+def check_text(text: str) -> None:
+    """Raise OptionError for a text of the command line that no title can be written for."""
+    if not text.strip():
+        raise OptionError(f"the text must not be empty, got {text!r}; an empty line of a file has an empty title")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OptionError("the text is not UTF-8: convert it, or give it in a file by --input_file") from error
 
 
 def find_texts(text: str | None, input_file: str | None, text_column: str | None) -> Iterator[tuple[str, str]]:
@@ -70,19 +93,23 @@ def find_texts(text: str | None, input_file: str | None, text_column: str | None
         number = 0
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:
-                yield str(number), line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(f"standard input:{number}: not UTF-8, convert the text first") from error
+                raise DataError(f"{STDIN}:{number}: {encoding_hint(line)}") from error
+            yield str(number), text.strip()
         if number:
             return
-        print(f"standard input is empty, reading {DATA_DIR / 'test.tsv'}", file=sys.stderr)
+        print(f"{STDIN} is empty, reading {DATA_DIR / 'test.tsv'}", file=sys.stderr)
     yield from read_texts(input_file or DATA_DIR / "test.tsv", text_column)
 
 
 def as_json(identifier: str, rank: int, hypothesis: "Hypothesis") -> str:
-    """Return a JSON line with id, rank (1 is the best of a text), title and score."""
-    row = {"id": identifier, "rank": rank, "title": hypothesis.text, "score": hypothesis.score}
-    return json.dumps(row, ensure_ascii=False)
+    """Return a JSON line with id, rank (1 is the best of a text), title and score; null, and why, if there is none."""
+    if hypothesis.is_impossible:
+        return to_json({"id": identifier, "rank": rank, "title": None, "score": None, "reason": NO_TITLE})
+    return to_json({"id": identifier, "rank": rank, "title": hypothesis.text, "score": hypothesis.score})
 
+
+NO_TITLE = "the options forbid every title"
 
 FORMATS = {"text": lambda identifier, rank, hypothesis: hypothesis.text, "jsonl": as_json}

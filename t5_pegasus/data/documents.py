@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 
 from ..errors import DataError, OptionError
 from ..files import file_suffix, is_gzip
-from ..text.lines import LineError, check_utf8
+from ..text.lines import STDIN, LineError, check_utf8
 from .records import choose_columns, get_text, parse_object, sought_texts
 
 # Bytes of a block: what a core finishes in a second or less; and a few thousand blocks a corpus, if possible.
@@ -179,7 +179,7 @@ def block_documents(
     document_separator: str = "line",
 ) -> Iterator[Document]:
     """Yield the documents of a block; see `read_documents`."""
-    name = "standard input" if block.path == "-" else block.path
+    name = STDIN if block.path == "-" else block.path
     text_of = LINE_READERS[block.suffix]
     with _reading(block.path), block.open() as raw:
         compressed = block.data is None and is_gzip(block.path)
@@ -290,7 +290,7 @@ def _reading(file: str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
-        name = "standard input" if file == "-" else file
+        name = STDIN if file == "-" else file
         raise DataError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -13,13 +13,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from ..errors import DataError, OptionError
 from ..files import file_suffix, open_text
 from ..text.lines import EncodingError, LineError, check_utf8, iterate_lines
 from .records import (
     PAIRS,
+    NoValue,
     Sought,
     as_object,
     choose_columns,
@@ -254,9 +255,9 @@ def _filled(row: dict[str, object], column: str) -> str:
     return text
 
 
-def _header(path: Path, line: int, cells: Sequence[str], sought: Sought) -> tuple[str, ...]:
+def _header(path: Path, line: int, cells: Sequence[object], sought: Sought) -> tuple[str, ...]:
     """Return the names in a header; raises DataError if one occurs twice or no alternative is complete."""
-    names = tuple(cell.strip() for cell in cells)
+    names = tuple(str(cell).strip() for cell in cells)
     try:
         choose_columns(names, sought)
     except LineError as reason:
@@ -267,14 +268,14 @@ def _header(path: Path, line: int, cells: Sequence[str], sought: Sought) -> tupl
     return names
 
 
-def _record(names: Sequence[str], cells: Sequence[str]) -> Record:
+def _record(names: Sequence[str], cells: Sequence[object]) -> Record:
     if len(cells) != len(names):
         return LineError(f"expected {len(names)} fields ({listed(names)}), got {len(cells)}")
     return dict(zip(names, cells, strict=True))
 
 
 def _below_header(
-    path: Path, rows: Iterator[tuple[int, list[str] | LineError]], sought: Sought
+    path: Path, rows: Iterator[tuple[int, list[Any] | LineError]], sought: Sought
 ) -> Iterator[tuple[int, Record]]:
     """Turn the rows of a table into records by the names in its first row."""
     names: tuple[str, ...] = ()
@@ -328,7 +329,7 @@ def _read_csv(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
     return _below_header(path, _csv_rows(path), sought)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str] | LineError]]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[Any] | LineError]]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
     rows = csv.reader(iterate_lines(path, newline=""), strict=True)
     while True:
@@ -349,22 +350,31 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str] | LineError]]:
 
 
 def _read_xlsx(path: Path, sought: Sought) -> Iterator[tuple[int, Record]]:
-    """Read the first sheet, below a header; numbers and dates become text, empty rows are skipped."""
+    """Read the first sheet, below a header; numbers and dates become text, empty rows are skipped.
+
+    TRUE, FALSE and what a formula has instead of a value, such as #N/A, are no text.
+    """
     return _below_header(path, _xlsx_rows(path), sought)
 
 
-def _xlsx_rows(path: Path) -> Iterator[tuple[int, list[str] | LineError]]:
+def _xlsx_rows(path: Path) -> Iterator[tuple[int, list[Any] | LineError]]:
     width = 0
-    for number, values in enumerate(_sheet(path), 1):
-        cells = ["" if value is None else str(value) for value in values]
-        while cells and not cells[-1].strip():
+    for number, row in enumerate(_sheet(path), 1):
+        cells = [_cell_value(cell) for cell in row]
+        while cells and isinstance(cells[-1], str) and not cells[-1].strip():
             cells.pop()
         if cells:
             width = width or len(cells)
             yield number, cells + [""] * (width - len(cells))
 
 
-def _sheet(path: Path) -> Iterator[tuple[object, ...]]:
+def _cell_value(cell: Any) -> str | bool | NoValue:
+    if cell.data_type == "e":
+        return NoValue(str(cell.value))
+    return cell.value if isinstance(cell.value, bool) else "" if cell.value is None else str(cell.value)
+
+
+def _sheet(path: Path) -> Iterator[tuple[Any, ...]]:
     # Not at the top: it takes a quarter of a second, which every command would pay.
     import openpyxl
 
@@ -374,7 +384,7 @@ def _sheet(path: Path) -> Iterator[tuple[object, ...]]:
             sheet = book.worksheets[0]
             # Some programs write a sheet's size wrongly, and its columns would be cut to that.
             sheet.reset_dimensions()
-            yield from sheet.iter_rows(values_only=True)
+            yield from sheet.iter_rows()
         # A damaged file makes the zip, XML or openpyxl's own code raise almost anything.
         except Exception as error:
             raise DataError(f"cannot read {path} as XLSX: {error}") from error

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import math
 import random
+import reprlib
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -300,6 +301,8 @@ def pseudo_summary(sentences: Sequence[str], ratio: float = 0.25, strategy: str 
     """
     if strategy not in STRATEGIES:
         raise OptionError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy}")
+    if isinstance(sentences, str):
+        raise OptionError(f"sentences must be a list of texts, got {reprlib.repr(sentences)}")
     if len(sentences) < 2:
         raise OptionError(f"a pseudo-summary needs at least 2 sentences, got {len(sentences)}")
     rng = text_rng("".join(sentences))

@@ -107,11 +107,13 @@ def write_pairs(
     is_remote = RUNNERS[runner.runner].is_remote
     form = FORMATS[recipe.output.output_format]
     form.check(output)
-    check_apart("output_file", output_file, input_file=input_file)
+    options = {name: getattr(recipe.output, name) for name in ("vocab_file", "user_dict")}
+    check_apart("output_file", output_file, input_file=input_file, **options)
     if is_remote and str(input_file) != "-":
         input_file = Path(input_file).resolve()  # workers elsewhere have another working directory
     others = list[str]()
     files = list_files(input_file, recipe.corpus.text_column, others.append)
+    check_apart("output_file", output_file, input_file=files)  # which links in a folder may lead to
     is_text = any(file == "-" or file_suffix(file) == ".txt" for file in files)
     require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
     recipe = form.prepare(recipe)

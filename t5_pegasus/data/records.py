@@ -23,6 +23,11 @@ PAIRS = (
     ("prompt", "completion"),
 )
 
+
+class NoValue(str):
+    """What a spreadsheet shows where a formula has no value, such as #N/A."""
+
+
 # Alternatives, the preferred one first; each names the columns that are needed: (content, title) or (content,).
 Sought = Sequence[tuple[str, ...]]
 
@@ -93,6 +98,8 @@ def get_string(row: Mapping[str, object], column: str) -> str:
     value = row[column]
     if not isinstance(value, str):
         raise LineError(f"{column} must be text, got {_shown(value)}")
+    if isinstance(value, NoValue):
+        raise LineError(f"{column} must be text, got {value}, for which a formula has no value")
     return value
 
 

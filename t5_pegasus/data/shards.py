@@ -170,7 +170,7 @@ class Shards(Sequence[tuple[Ids, Ids]]):
             pair = tuple(np.array(features[name].int64_list.value, np.int32) for name in ("source_ids", "target_ids"))
             if any(len(ids) != length for ids, length in zip(pair, self.lengths[row], strict=True)):
                 raise ValueError("its lengths are not those of the index")
-        except (struct.error, ValueError, DecodeError) as error:
+        except (struct.error, OSError, OverflowError, ValueError, DecodeError) as error:
             path = self.folder / _shard_name(number)
             raise DataError(
                 f"{path} is damaged at byte {offset}, pair {row}: {error}; make the shards again"

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, PegasusError
+from ..files import read_json
 
 GRAPHS = 4  # version of the graphs' inputs and outputs and of this folder; raised when either changes
 
@@ -44,7 +45,7 @@ def shipped_export(model_dir: str | Path, weights: str | Path) -> Path | None:
         return None
     try:
         is_same = check_export(folder) == ModelConfig.load(model_dir)
-        values = json.loads((folder / CONFIG).read_bytes())
+        values = read_json(folder / CONFIG)
         is_same &= values.get("weights_sha256") == file_hash(weights)
         is_same &= file_hash(folder / VOCABULARY) == file_hash(Path(model_dir) / VOCABULARY)
     except (OSError, PegasusError):
@@ -81,30 +82,28 @@ def check_export(model_dir: str | Path) -> ModelConfig:
     try:
         if not (model_dir / DECODER).is_file():
             raise CheckpointError(f"{model_dir} is not an exported model: it has no {DECODER}")
-        values = json.loads((model_dir / CONFIG).read_bytes())
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{model_dir / CONFIG} must hold a JSON object, got {type(values).__name__}")
+        values = read_json(model_dir / CONFIG)
         if values.get("graphs") != GRAPHS:
             raise CheckpointError(f"{model_dir} was exported by another version of t5_pegasus: {_EXPORT_AGAIN}")
         if values.pop("config_sha256", None) != _hash_of(values):
             raise CheckpointError(f"{model_dir / CONFIG} was altered after the export: {_EXPORT_AGAIN}")
-        for name, expected in values["sha256"].items():
-            if file_hash(model_dir / name) != expected:
+        for name in (*GRAPH_FILES, VOCABULARY):
+            if file_hash(model_dir / name) != values["sha256"][name]:
                 raise CheckpointError(f"{model_dir / name} is not the file that was exported: {_EXPORT_AGAIN}")
-        for name, size in values["bytes"].items():
+        for name in WEIGHT_FILES:
             with (model_dir / name).open("rb") as file:
                 found = os.fstat(file.fileno()).st_size
-            if found != size:
+            if found != (size := values["bytes"][name]):
                 raise CheckpointError(f"{model_dir / name} must have {size} bytes, got {found}: {_EXPORT_AGAIN}")
         return ModelConfig.load(model_dir)
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename or model_dir}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{model_dir / CONFIG} is not valid JSON: {_EXPORT_AGAIN}") from error
+    except (LookupError, TypeError) as error:  # with a hash of its own, so somebody meant it
+        raise CheckpointError(f"{model_dir / CONFIG} does not say what was exported: {_EXPORT_AGAIN}") from error
     except CheckpointError:
         raise
     except PegasusError as error:
-        raise CheckpointError(f"{model_dir} is not an exported model: {error}") from error
+        raise CheckpointError(f"{error}: {_EXPORT_AGAIN}") from error
 
 
 def _hash_of(values: dict[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """The options of loading a model: where it is, which weights are meant, and which engine runs it."""
 
 import dataclasses
+from pathlib import Path
 
-from ..config import check_choices, option
+from ..config import GENERATION_FILE, check_choices, option
+from ..locations import FINE_TUNED, PRETRAINED
 from .choice import ENGINES
+from .exported import FILES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,3 +30,9 @@ class LoadConfig:
     def __post_init__(self) -> None:
         """Raise OptionError for an engine that there is not."""
         check_choices(self)
+
+    def files(self, model_dir: str | Path) -> dict[str, str | list[Path] | None]:
+        """Return what loading a model directory reads, by the names of options: none of it may be an output."""
+        names = (*FILES, GENERATION_FILE, FINE_TUNED, *PRETRAINED)
+        of_model = [Path(model_dir) / name for name in names]
+        return {"model": of_model, "weights": self.weights, "user_dict": self.user_dict}

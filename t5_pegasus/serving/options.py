@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import (
+    MOST_WORKERS,
     GenerationConfig,
     check_choices,
     option,
@@ -58,6 +59,7 @@ class ServingConfig:
         require_at_least(self, 1, *counts)
         require_finite(self, "timeout", "body_timeout")
         require_positive(self, "timeout", "body_timeout")
+        require_between(self, 1, MOST_WORKERS, "workers")
         require_between(self, 0, 1000, "batch_wait_ms")
         require_between(self, 0, 65535, "port")
         queue = self.max_queue

@@ -7,6 +7,8 @@ from pathlib import Path
 from ..errors import DataError
 from ..files import READ_ERRORS, encoding_hint, open_text, read_error
 
+STDIN = "standard input"  # its name in errors
+
 # What the error handler "surrogateescape" makes of a byte.
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
@@ -22,9 +24,13 @@ class LineError(Exception):
 class EncodingError(LineError):
     """That a line is not UTF-8: the error says what the file is instead, and how to convert it."""
 
+    def __init__(self, line: str) -> None:
+        super().__init__("not UTF-8, convert the file first")
+        self._bytes = line.encode("utf-8", "surrogateescape")
+
     def at(self, name: str | Path, line: int) -> DataError:
         """Return the error for the user."""
-        return DataError(f"{name}:{line}: {encoding_hint(name)}")
+        return DataError(f"{name}:{line}: {encoding_hint(self._bytes if name == STDIN else name)}")
 
 
 def iterate_lines(path: str | Path, newline: str | None = None) -> Iterator[str]:
@@ -45,7 +51,7 @@ def iterate_lines(path: str | Path, newline: str | None = None) -> Iterator[str]
 def check_utf8(line: str) -> str:
     """Return a line of `iterate_lines`; raises LineError if a byte of it is not UTF-8."""
     if _ESCAPED_BYTE.search(line):
-        raise EncodingError("not UTF-8, convert the file first")
+        raise EncodingError(line)
     return line
 
 

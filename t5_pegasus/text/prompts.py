@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import DataError, OptionError
-from ..files import atomic_text
+from ..files import atomic_text, read_json
 from .protocol import Encoded, Frame, Tokenizer
 
 PROMPT_FILE = "prompt.json"  # beside weights, in a model directory or in an exported model
@@ -52,15 +52,9 @@ def read_prompt(*folders: str | Path) -> Prompt | None:
     for folder in folders:
         path = Path(folder) / PROMPT_FILE
         try:
-            values = json.loads(path.read_bytes())
+            values = read_json(path)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{path} must hold a JSON object, got {type(values).__name__}")
         names = [field.name for field in dataclasses.fields(Prompt)]
         texts = {name: values.get(name, "") for name in names}
         for name, text in texts.items():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from ..errors import DataError
 from .characters import normalize
 from .lines import read_lines
 
@@ -15,14 +16,32 @@ _HIGHEST_FREQUENCY = 10**12  # of a user word, in rjieba; those of its own dicti
 Cut = Callable[[str], Iterable[str]]
 
 
+# Characters. For each word jieba keeps all that it begins with: of a text by mistake, that would be gigabytes.
+_LONGEST_USER_WORD = 100
+_NUMBER = re.compile(r" [-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?(?= |$)")
+
+
 def read_user_dict(user_dict: str | Path) -> list[tuple[str, int | None]]:
-    """Return (word, frequency or None) of each line `word [frequency] [tag]`, the words normalised as texts are."""
+    """Return (word, frequency or None) of each line `word [frequency] [tag]`, the words normalised as texts are.
+
+    Blank lines are skipped. Raises DataError for a line that is something else: jieba would take all of it for a word,
+    which it never finds.
+    """
     words = []
-    for line in read_lines(user_dict):
-        match = re.fullmatch(r"(.+?)(?: ([0-9]+))?(?: [a-z]+)?", line.strip())
-        if match and (word := normalize(match[1])):
-            words.append((word, int(match[2]) if match[2] else None))
+    for number, line in enumerate(read_lines(user_dict), 1):
+        if not (line := line.strip()):
+            continue
+        match = re.fullmatch(r"(.+?)(?: ([0-9]{1,30}))?(?: [a-z]+)?", line)
+        if match is None or not _is_word(match[1]):
+            rule = f"word [frequency] [tag]: a word of at most {_LONGEST_USER_WORD} characters, a whole number, letters"
+            raise DataError(f"{user_dict}:{number}: expected {rule}; single spaces between them, got {line[:40]!r}")
+        words.append((normalize(match[1]), int(match[2]) if match[2] else None))
     return words
+
+
+def _is_word(text: str) -> bool:
+    is_text = text.isprintable() and not _NUMBER.search(text)
+    return is_text and 0 < len(normalize(text)) <= _LONGEST_USER_WORD
 
 
 def load_cut(user_dict: str | Path | None = None) -> Cut:

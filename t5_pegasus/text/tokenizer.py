@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -78,7 +79,9 @@ class PegasusTokenizer:
         return self.encode_source(text, max_length).ids
 
     def encode_batch(self, texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
-        """Return the ids of each text; see `encode`."""
+        """Return the ids of each text; see `encode`. Raises OptionError for a text alone, which has no texts in it."""
+        if isinstance(texts, str):
+            raise OptionError(f"texts must be a list of texts, got {reprlib.repr(texts)}")
         return [self.encode_source(text, max_length).ids for text in texts]
 
     def encode_source(self, text: str, max_length: int | None = None, masked: bool = False) -> Encoded:

@@ -14,7 +14,7 @@ import tqdm
 
 from ..data.examples import Example
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
-from ..errors import DataError, OptionError
+from ..errors import DataError
 from ..locations import FINE_TUNED
 from ..metrics import SCORE_NAMES, score
 from ..networks.backend import tf
@@ -25,13 +25,12 @@ from ..title import AutoTitle
 from .batches import Batch, pair_batches
 from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
-from .options import TrainingConfig
+from .options import STATE_DIR, TrainingConfig
 from .pairs import PairSource, count_targets, encode_pairs, load_part
 from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "training_log.csv"
-STATE_DIR = "training_state"
 
 
 def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: int) -> list[list[Batch]]:
@@ -72,12 +71,13 @@ class Trainer:
     def fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool = False) -> list[Row]:
         """Train and return a row of figures for each epoch, those before a resumed stop included.
 
-        Without `resume` the state and log of an earlier run are removed; its best weights are kept as
+        With `resume` training goes on after the last epoch that was finished, or starts from the beginning if there is
+        none. Without it, the state and log of an earlier run are removed; its best weights are kept as
         `best_model.weights.previous` once there are new ones.
 
-        Raises DataError for an empty data set, OptionError if there is nothing to resume, or only with other data or
-        batches, CheckpointError if the state is of another model or a file cannot be written, PegasusError if training
-        runs out of memory or diverges, or its workers differ in what they have to do.
+        Raises DataError for an empty data set, OptionError if it cannot be resumed with other data or batches, or if
+        another run is writing the folder, CheckpointError if the state is of another model or a file cannot be written,
+        PegasusError if training runs out of memory or diverges, or its workers differ in what they have to do.
         """
         if not train or not valid:
             raise DataError(
@@ -100,11 +100,11 @@ class Trainer:
         step = TrainStep(self.t5, optimizer, config)
         state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, keep=1)
         history: list[Row] = []
-        if resume:
-            if not state.exists:
-                raise OptionError(f"nothing to resume in {state.folder}; start without --resume")
+        if resume and not state.exists:
+            print(f"no checkpoint in {state.folder} yet: starting from the beginning", flush=True)
+        if resume and state.exists:
             history = state.restore()["history"]
-            print(f"going on after epoch {len(history)}")
+            print(f"going on after epoch {len(history)}", flush=True)
         elif is_chief():
             shutil.rmtree(state.folder, ignore_errors=True)
             (self.output_dir / LOG_FILE).unlink(missing_ok=True)

@@ -16,6 +16,8 @@ from ..config import (
 from ..metrics import SCORE_NAMES
 from .strategies import STRATEGIES
 
+STATE_DIR = "training_state"  # of the folder that a training writes to: its checkpoints, and the lock of its run
+
 # Compute types and their Keras policies; weights stay float32.
 PRECISIONS = {"no": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 

@@ -19,13 +19,12 @@ from ..networks.checkpoints import save_weights
 from .batches import Batch, bucket_batches
 from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
-from .options import PretrainingConfig
+from .options import STATE_DIR, PretrainingConfig
 from .pairs import PairSource, count_targets, load_part
 from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 
 LOG_FILE = "pretraining_log.csv"
-STATE_DIR = "training_state"
 WEIGHTS = "model.ckpt"
 
 

@@ -349,6 +349,14 @@ def text_row(number, *texts):
     return f'<row r="{number}">{cells}</row>'
 
 
+@pytest.mark.parametrize("value", [True, "#N/A", "#REF!", "#DIV/0!"])
+def test_xlsx_cells_that_are_no_text(write, value):
+    path = write("d.xlsx", to_xlsx([["title", "content", "checked"], ["题", "文", value], ["题", value, "x"]]))
+    shown = "true" if value is True else f"{value}, for which a formula has no value"
+    assert complaint(path) == f"d.xlsx:3: content must be text, got {shown}"
+    assert [text for _, text in read_texts(write("e.xlsx", to_xlsx([["content"], ["文"], [5]])))] == ["文", "5"]
+
+
 def test_xlsx_sheet_as_other_programs_write_it(write):
     """A wrong size, rows that are not there, numbers, a formula, cells with a format alone."""
     rows = text_row(2, "title", "content") + text_row(5, "题", "文")

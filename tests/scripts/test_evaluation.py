@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import subprocess
 import sys
 import types
@@ -10,6 +11,7 @@ import types
 import pytest
 
 import evaluation
+from t5_pegasus.commands.title import as_json
 from t5_pegasus.data.predictions import read_predictions
 from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import ROOT
@@ -167,6 +169,20 @@ def test_plain_predictions_keep_empty_lines(tmp_path):
     path = tmp_path / "titles.txt.gz"
     path.write_bytes(gzip.compress("甲\u2028乙\r\n\n丙".encode()))
     assert read_predictions(path) == ["甲\u2028乙", "", "丙"]
+
+
+def test_titles_that_the_options_forbade_count_as_empty(tmp_path):
+    path = tmp_path / "titles.jsonl"
+    lines = [as_json("a", 1, Hypothesis("题", -1.5, (7,))), as_json("b", 1, Hypothesis("", -math.inf, ()))]
+    reason = "the options forbid every title"
+    assert json.loads(lines[1]) == {"id": "b", "rank": 1, "title": None, "score": None, "reason": reason}
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert read_predictions(path) == ["题", ""]
+
+
+def test_ids_with_half_of_a_surrogate_pair_are_written_with_escapes():
+    line = as_json("\ud800文", 1, Hypothesis("题", -1.5, (7,)))
+    assert line.encode() == b'{"id": "\\ud800\\u6587", "rank": 1, "title": "\\u9898", "score": -1.5}'
 
 
 def test_titles_without_a_rank_stand_alone(tmp_path):

@@ -152,7 +152,7 @@ def test_a_prompt_is_kept_in_a_folder_and_the_first_folder_counts(tmp_path):
     [
         (b"[]", "prompt.json must hold a JSON object, got list"),
         (b"{", "prompt.json is not valid JSON: "),
-        (b"\xff", "prompt.json is not valid JSON: "),
+        (b"\xff", "prompt.json: not UTF-8"),
         (b"[" * 100_000, "prompt.json is not valid JSON: "),
         (b'{"source_prefix": 1}', "source_prefix in .*prompt.json must be text, got 1"),
     ],

@@ -143,7 +143,11 @@ def test_any_words_may_be_user_words(seed, tmp_path):
     starts = [draw.randrange(len(text) - 8) for _ in range(1000)]
     words = [text[start : start + draw.randint(1, 5)].strip() for start in starts]
     words += JIEBA.lcut(text, HMM=False)[:5000:5]
-    lines = [f"{word}{draw.choice(['', '', ' 1', ' 40', ' 1000000000'])}" for word in words if word.strip()]
+    lines = [
+        f"{word}{draw.choice(['', '', ' 1', ' 40', ' 1000000000'])}"
+        for word in words
+        if word.strip() and "\t" not in word
+    ]
     path = write_user_dict(tmp_path / "words.txt", lines)
     expected = stock(TINY, jieba_with(path))
     ids = [expected.encode(line)[0] for line in SAMPLE_LINES]
@@ -361,6 +365,22 @@ def test_user_words_that_cannot_be_read_are_refused_at_once(tmp_path):
     (tmp_path / "words.txt").write_bytes("模型".encode("gb18030"))
     with pytest.raises(DataError, match=r"words.txt:1: not UTF-8"):
         PegasusTokenizer(TINY, tmp_path / "words.txt")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["模型\t3", "模型 -3", "模型 1.5", "模型 1e3 n", "模型 3 4", "模型 3 n 4", "字" * 101, "a\u200bb", "模型\x07"],
+)
+def test_a_line_that_is_no_user_word_is_refused(tmp_path, line):
+    """To jieba, each of these is one word, which it then never finds."""
+    path = write_user_dict(tmp_path / "words.txt", ["语言模型 3 n", "", line])
+    with pytest.raises(DataError, match=r"words.txt:3: expected word \[frequency\] \[tag\]: .*, got '"):
+        PegasusTokenizer(TINY, path)
+
+
+def test_a_text_alone_is_no_batch():
+    with pytest.raises(OptionError, match="texts must be a list of texts, got '文本'"):
+        OURS.encode_batch("文本")
 
 
 @pytest.mark.parametrize("max_length", [1, 0, -5])

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ...config import check_choices, option, require_at_least, require_only_with
+from ...config import MOST_WORKERS, check_choices, option, require_at_least, require_between, require_only_with
 from .local import run_local
 from .spark import run_spark
 
@@ -46,8 +46,9 @@ class RunnerConfig:
     spark_master: str | None = option(None, "spark: master, such as local[4]; spark-submit's, or local[*] if not given")
 
     def __post_init__(self) -> None:
-        """Raise OptionError for an unknown runner, an option of another one, and fewer than one process."""
+        """Raise OptionError for an unknown runner, an option of another one, and too few or many processes."""
         check_choices(self)
         for name, runner in RUNNERS.items():
             require_only_with(self, self.runner == name, f"runner {name}", *runner.options)
         require_at_least(self, 1, "workers")
+        require_between(self, 1, MOST_WORKERS, "workers")
