@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import cli
 from ..locations import ROOT
 
 LOCK = ROOT / "requirements" / "base.txt"

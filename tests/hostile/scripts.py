@@ -18,6 +18,7 @@ SCRIPTS = {
     "t5_pegasus.commands.serve": ["--model_dir", "none"],
     "t5_pegasus.commands.compare": ["--test_file", "none.tsv"],
     "t5_pegasus.commands.check": ["--none"],
+    "t5_pegasus.check": ["none.tsv"],
     "finetune": ["--train_file", "none.tsv"],
     "pretrain": ["--train_file", "none.jsonl"],
     "pretrain_data": ["--input_file", "none.txt"],
@@ -54,7 +55,7 @@ def flags_of(main: Main) -> dict[str, bool]:
 
     with mock.patch.object(cli.argparse.ArgumentParser, "parse_args", found):
         try:
-            main([])
+            main(["--x"])
         except Found as caught:
             actions = caught.args[0]._actions
             return {flag: action.nargs != 0 for action in actions for flag in action.option_strings if "-h" not in flag}
