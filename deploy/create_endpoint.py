@@ -29,6 +29,9 @@ _IMAGE = re.compile(
 )
 _MODEL_DATA = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.+\.tar\.gz)")
 _S3_FOLDER = re.compile(r"s3://[^/]+(/.*)?")
+_KMS_KEY = re.compile(r"[a-zA-Z0-9:/_-]{1,2048}")
+_SUBNETS = re.compile(r"subnet-[0-9a-z]+(,subnet-[0-9a-z]+){0,15}")
+_SECURITY_GROUPS = re.compile(r"sg-[0-9a-z]+(,sg-[0-9a-z]+){0,4}")
 _SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
 _VARIANT = "AllTraffic"
 # Of `update_endpoint`: the number of machines stays what it has become, and data capture follows the configuration.
@@ -64,6 +67,11 @@ class DeploymentConfig:
     serve_flags: str | None = option(None, "flags of serve.py, as in --serve_flags='--num_beams 4 --workers 2'")
     data_capture_s3_uri: str | None = option(None, "folder in S3 for requests and answers; none are kept if not given")
     data_capture_percentage: int = option(100, "share of the requests that is kept")
+    data_capture_kms_key_id: str | None = option(None, "KMS key that encrypts them; the bucket's own if not given")
+    kms_key_id: str | None = option(None, "KMS key that encrypts the machines' disks, where they are EBS volumes")
+    subnets: str | None = option(None, "subnets of a VPC that the containers are in, with commas; with security_groups")
+    security_groups: str | None = option(None, "security groups of the containers there, with commas")
+    enable_network_isolation: bool = option(False, "let the containers call nobody; the service needs not to")
     min_capacity: int = option(1, "least machines")
     max_capacity: int | None = option(None, "most machines; if given, their number follows the load")
     target_invocations: float = option(100.0, "requests a minute and machine that scaling aims at")
@@ -95,6 +103,18 @@ class DeploymentConfig:
         uri, share = self.data_capture_s3_uri, self.data_capture_percentage
         require(uri is None or _S3_FOLDER.fullmatch(uri), "data_capture_s3_uri must look like s3://bucket/folder", uri)
         require(1 <= share <= 100, "data_capture_percentage must be from 1 to 100", share)
+        for name in ("kms_key_id", "data_capture_kms_key_id"):
+            key = getattr(self, name)
+            require(key is None or _KMS_KEY.fullmatch(key), f"{name} must be the id, ARN or alias/… of a KMS key", key)
+        subnets, groups = self.subnets, self.security_groups
+        rule = "subnets must look like subnet-0a1b,subnet-2c3d, 16 at most"
+        require(subnets is None or _SUBNETS.fullmatch(subnets), rule, subnets)
+        rule = "security_groups must look like sg-0a1b,sg-2c3d, 5 at most"
+        require(groups is None or _SECURITY_GROUPS.fullmatch(groups), rule, groups)
+        rule = "subnets and security_groups must be given together"
+        require((subnets is None) == (groups is None), rule, f"only {subnets or groups}")
+        rule = "data_capture_kms_key_id needs data_capture_s3_uri"
+        require(uri is not None or self.data_capture_kms_key_id is None, rule, self.data_capture_kms_key_id)
         least, most = self.min_capacity, self.max_capacity
         require(least >= 1, "min_capacity must be at least 1", least)
         require(most is None or most >= least, f"max_capacity must be at least min_capacity ({least})", most)
@@ -245,10 +265,15 @@ def model_request(session: Any, config: DeploymentConfig) -> dict[str, Any]:
         container["ModelDataUrl"] = config.model_data_url
         data_version = find_data(session, config.model_data_url)
     environment = {"SERVE_FLAGS": config.serve_flags} if config.serve_flags else {}
-    request = {
+    request: dict[str, Any] = {
         "ExecutionRoleArn": find_role(session, str(config.role)),
         "PrimaryContainer": {**container, "Environment": environment},
     }
+    if config.subnets and config.security_groups:
+        groups, subnets = config.security_groups.split(","), config.subnets.split(",")
+        request["VpcConfig"] = {"SecurityGroupIds": groups, "Subnets": subnets}
+    if config.enable_network_isolation:
+        request["EnableNetworkIsolation"] = True
     return {"ModelName": version_name(config.endpoint_name, [request, data_version]), **request}
 
 
@@ -261,6 +286,8 @@ def configuration_request(config: DeploymentConfig, model_name: str) -> dict[str
         "InitialInstanceCount": config.count,
     }
     request: dict[str, Any] = {"ProductionVariants": [variant]}
+    if config.kms_key_id:
+        request["KmsKeyId"] = config.kms_key_id
     if config.data_capture_s3_uri:
         request["DataCaptureConfig"] = {
             "EnableCapture": True,
@@ -269,6 +296,8 @@ def configuration_request(config: DeploymentConfig, model_name: str) -> dict[str
             "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json", "application/jsonlines"]},
         }
+        if config.data_capture_kms_key_id:
+            request["DataCaptureConfig"]["KmsKeyId"] = config.data_capture_kms_key_id
     return {"EndpointConfigName": version_name(config.endpoint_name, request), **request}
 
 

@@ -22,12 +22,13 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 from moto import mock_aws
 from moto.core.responses import ActionResult
 from moto.sagemaker.models import SageMakerModelBackend, sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 
-from deploy import client, create_endpoint
+from deploy import client, create_endpoint, healthcheck
 from t5_pegasus.errors import OptionError, PegasusError
 from t5_pegasus.locations import ROOT
 
@@ -420,6 +421,142 @@ def test_only_scaling_needs_the_rights_for_it(cloud, capsys):
     assert capsys.readouterr().err.count("the scaling of pegasus, if it has any, is left as it is") == 3
 
 
+LOCKED = (
+    *("--subnets", "subnet-0a,subnet-0b", "--security_groups", "sg-01", "--enable_network_isolation"),
+    *("--kms_key_id", "alias/disks", "--data_capture_s3_uri", "s3://models/seen"),
+    *("--data_capture_kms_key_id", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0-1"),
+)
+LOCKED_MODEL = {
+    "VpcConfig": {"SecurityGroupIds": ["sg-01"], "Subnets": ["subnet-0a", "subnet-0b"]},
+    "EnableNetworkIsolation": True,
+}
+
+
+def test_networks_and_keys_are_as_asked_for_and_otherwise_not_named(cloud):
+    deploy()
+    plain = dict(cloud.calls)
+    assert not {"VpcConfig", "EnableNetworkIsolation"} & plain["CreateModel"].keys()
+    assert not {"KmsKeyId", "DataCaptureConfig"} & plain["CreateEndpointConfig"].keys()
+    cloud.changes()
+    deploy(*LOCKED, "--update")
+    made = dict(cloud.calls)
+    assert {key: made["CreateModel"][key] for key in LOCKED_MODEL} == LOCKED_MODEL
+    assert made["CreateEndpointConfig"]["KmsKeyId"] == "alias/disks"
+    assert made["CreateEndpointConfig"]["DataCaptureConfig"]["KmsKeyId"].endswith(":key/0-1")
+    _, configuration, model = cloud.running()
+    assert model["VpcConfig"] == LOCKED_MODEL["VpcConfig"]
+    assert configuration["KmsKeyId"] == "alias/disks"
+    cloud.changes()
+    deploy(*LOCKED)
+    assert cloud.changes() == []
+
+
+class Stubs:
+    """Clients that answer what they are told to, in order, and check each request against AWS's own description."""
+
+    region_name = REGION
+
+    def __init__(self):
+        self._clients = {}
+
+    def client(self, name):
+        return self._at(name)[0]
+
+    def _at(self, name):
+        if name not in self._clients:
+            client = boto3.client(name, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x")
+            self._clients[name] = client, Stubber(client)
+            self._clients[name][1].activate()
+        return self._clients[name]
+
+    def expect(self, client, operation, request, answer):
+        stubber = self._at(client)[1]
+        if answer == "missing":
+            stubber.add_client_error(operation, "ValidationException", "Could not find it", expected_params=request)
+        else:
+            stubber.add_response(operation, answer, request)
+
+    def check(self):
+        for _, stubber in self._clients.values():
+            stubber.assert_no_pending_responses()
+
+
+def endpoint(configuration, status="InService"):
+    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/pegasus"
+    dates = dict.fromkeys(("CreationTime", "LastModifiedTime"), 0)
+    return {
+        "EndpointName": "pegasus",
+        "EndpointArn": arn,
+        "EndpointConfigName": configuration,
+        "EndpointStatus": status,
+        **dates,
+    }
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_update_asks_for_what_aws_describes(scales, monkeypatch):
+    """Against botocore's description of the API, of which moto has no update_endpoint."""
+    monkeypatch.setattr(create_endpoint.time, "sleep", lambda seconds: None)
+    image = f"{IMAGE}@sha256:{'0' * 64}"
+    config = create_endpoint.DeploymentConfig(
+        endpoint_ecr_image_path=image,
+        role=ROLE,
+        update=True,
+        subnets="subnet-0a,subnet-0b",
+        security_groups="sg-01",
+        enable_network_isolation=True,
+        kms_key_id="alias/disks",
+        data_capture_s3_uri="s3://models/seen",
+        data_capture_kms_key_id="alias/seen",
+        max_capacity=3 if scales else None,
+    )
+    stubs = Stubs()
+    model = create_endpoint.model_request(stubs, config)
+    assert {key: model[key] for key in LOCKED_MODEL} == LOCKED_MODEL
+    wanted = create_endpoint.configuration_request(config, model["ModelName"])
+    name = {"EndpointName": "pegasus"}
+    where = {"ResourceId": "endpoint/pegasus/variant/AllTraffic", "ServiceNamespace": "sagemaker"}
+    target = {**where, "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}
+    aim = {
+        "TargetValue": 100.0,
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+    }
+    policy = {**target, "PolicyName": "pegasus-invocations", "PolicyType": "TargetTrackingScaling"}
+    policy["TargetTrackingScalingPolicyConfiguration"] = aim
+    found = {**target, "MinCapacity": 1, "MaxCapacity": 3, "RoleARN": ROLE, "CreationTime": 0}
+    stubs.expect("sagemaker", "describe_endpoint", name, endpoint("pegasus-old"))
+    stubs.expect(
+        "application-autoscaling",
+        "describe_scalable_targets",
+        {"ServiceNamespace": "sagemaker", "ResourceIds": [where["ResourceId"]]},
+        {"ScalableTargets": [found] if scales else []},
+    )
+    if scales:
+        described = {**policy, "PolicyARN": "arn:policy", "CreationTime": 0}
+        stubs.expect("application-autoscaling", "describe_scaling_policies", where, {"ScalingPolicies": [described]})
+        stubs.expect("application-autoscaling", "deregister_scalable_target", target, {})
+    stubs.expect("sagemaker", "describe_model", {"ModelName": model["ModelName"]}, "missing")
+    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:x/y-{'0' * 8}"
+    stubs.expect("sagemaker", "create_model", model, {"ModelArn": arn})
+    configuration = wanted["EndpointConfigName"]
+    stubs.expect("sagemaker", "describe_endpoint_config", {"EndpointConfigName": configuration}, "missing")
+    stubs.expect("sagemaker", "create_endpoint_config", wanted, {"EndpointConfigArn": arn})
+    keep = {
+        "RetainAllVariantProperties": True,
+        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DataCaptureConfig"}],
+    }
+    move = {**name, "EndpointConfigName": configuration, **(keep if scales else {})}
+    stubs.expect("sagemaker", "update_endpoint", move, {"EndpointArn": arn})
+    stubs.expect("sagemaker", "describe_endpoint", name, endpoint("pegasus-old", "Updating"))
+    stubs.expect("sagemaker", "describe_endpoint", name, endpoint(configuration))
+    if scales:
+        limits = {**target, "MinCapacity": 1, "MaxCapacity": 3}
+        stubs.expect("application-autoscaling", "register_scalable_target", limits, {})
+        stubs.expect("application-autoscaling", "put_scaling_policy", policy, {"PolicyARN": "arn:policy"})
+    create_endpoint.deploy(stubs, config)
+    stubs.check()
+
+
 def test_regions_of_china(cloud):
     image = f"{ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn/t5-pegasus@sha256:{'0' * 64}"
     create_endpoint.main(["--endpoint_ecr_image_path", image, "--role", ROLE.replace("aws", "aws-cn")])
@@ -446,6 +583,14 @@ GOOD = {"--endpoint_ecr_image_path": IMAGE, "--role": ROLE}
         ({"--model_data_url": "s3://bucket/model.zip"}, "model_data_url must look like s3://bucket/x.tar.gz, got"),
         ({"--data_capture_s3_uri": "/tmp"}, "data_capture_s3_uri must look like s3://bucket/folder, got /tmp"),
         ({"--data_capture_percentage": "0"}, "data_capture_percentage must be from 1 to 100, got 0"),
+        ({"--kms_key_id": "a key"}, "kms_key_id must be the id, ARN or alias/… of a KMS key, got a key"),
+        ({"--data_capture_kms_key_id": "alias/x"}, "data_capture_kms_key_id needs data_capture_s3_uri, got alias/x"),
+        ({"--subnets": "subnet-0a"}, "subnets and security_groups must be given together, got only subnet-0a"),
+        (
+            {"--subnets": "subnet-0a", "--security_groups": "sg-1, sg-2"},
+            "security_groups must look like .*, got sg-1, sg-2",
+        ),
+        ({"--subnets": "vpc-0a", "--security_groups": "sg-1"}, "subnets must look like .*, got vpc-0a"),
         ({"--min_capacity": "0"}, "min_capacity must be at least 1, got 0"),
         ({"--min_capacity": "3", "--max_capacity": "2"}, r"max_capacity must be at least min_capacity \(3\), got 2"),
         ({"--instance_count": "5", "--max_capacity": "2"}, "instance_count must be from min_capacity to max_capacity"),
@@ -657,6 +802,34 @@ def test_serve_finds_the_model_and_splits_the_flags(tmp_path):
         (folder / "config.json").touch()
         flags = ["serve.py", "--model_dir", model_dir, "--run_dir", str(mounted), "--workers", "2", "--port", "1"]
         assert serve("--port", "1", SERVE_FLAGS="--workers 2").stdout.split() == flags
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "url"),
+    [
+        (["python", "serve.py"], {}, "http://127.0.0.1:8080/ping"),
+        (["python", "serve.py"], {"SAGEMAKER_BIND_TO_PORT": "8090"}, "http://127.0.0.1:8090/ping"),
+        (["docker-init", "--", "serve"], {"SERVE_FLAGS": "--num_beams 4 --port 9000"}, "http://127.0.0.1:9000/ping"),
+        (["serve.py", "--port=9001"], {"SERVE_FLAGS": "--port 9000"}, "http://127.0.0.1:9001/ping"),
+        (["serve.py", "--host", "::", "--port", "9002", ""], {}, "http://[::1]:9002/ping"),
+        (["serve.py", "--host", "10.0.0.7"], {"SAGEMAKER_BIND_TO_PORT": "1"}, "http://10.0.0.7:1/ping"),
+    ],
+)
+def test_the_health_check_asks_where_the_service_listens(command, variables, url):
+    assert healthcheck.address(command, variables) == url
+
+
+def test_the_health_check_is_of_the_answer(service):
+    def check(**variables):
+        return run(sys.executable, DEPLOY / "healthcheck.py", env={**os.environ, "http_proxy": "http://x", **variables})
+
+    well = check(SERVE_FLAGS=f"--port {service.server_port}")
+    assert (well.returncode, well.stderr) == (0, "")
+    assert [path for path, _, _ in service.requests] == ["/ping"]
+    service.answers.append((503, {}, {"error": {"code": "loading"}}))
+    loading = check(SERVE_FLAGS=f"--port {service.server_port}")
+    assert (loading.returncode, loading.stderr.count("\n")) == (1, 1)
+    assert "503" in loading.stderr
 
 
 def test_the_images_have_the_versions_that_are_tested_here():
