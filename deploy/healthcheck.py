@@ -17,9 +17,9 @@ def address(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """Return the URL of /ping for a command line and the environment of a container."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--port", default=environment.get("SAGEMAKER_BIND_TO_PORT") or "8080")
-    parser.add_argument("--host", default="0.0.0.0")  # the default of serve.py, which is not bound here
+    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104  nothing is bound here
     flags, _ = parser.parse_known_args([*environment.get("SERVE_FLAGS", "").split(), *command])
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(flags.host, flags.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(flags.host, flags.host)  # noqa: S104
     return f"http://{host}:{flags.port}/ping"
 
 

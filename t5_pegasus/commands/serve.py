@@ -10,6 +10,7 @@ from .. import cli
 from ..config import GenerationConfig
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..engines.options import LoadConfig
+from ..serving.logs import json_lines
 from ..serving.options import ServingConfig, find_model, make_service, options_from_environment
 
 
@@ -21,13 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, GenerationConfig, of_model=True)
     parser.set_defaults(**options_from_environment(os.environ))
     flags = parser.parse_args(argv)
-    model = find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
-    service = make_service(
-        cli.config_from(flags, ServingConfig),
-        model,
-        GenerationConfig.of_model(model.model_dir, **cli.given(flags, GenerationConfig)),
-        cli.config_from(flags, DataConfig),
-    )
-    from ..serving.supervisor import serve
+    serving = cli.config_from(flags, ServingConfig)
+    with json_lines(serving.log_level, serving.log_text):
+        model = find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+        generation = GenerationConfig.of_model(model.model_dir, **cli.given(flags, GenerationConfig))
+        service = make_service(serving, model, generation, cli.config_from(flags, DataConfig))
+        from ..serving.supervisor import serve
 
-    return serve(service)
+        return serve(service)

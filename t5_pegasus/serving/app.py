@@ -19,13 +19,15 @@ from .answers import Answerer
 from .batcher import Batcher
 from .errors import ServiceError
 from .openai import OpenAI
-from .options import Service, Turn
+from .options import Service
 from .sagemaker import SageMaker
 from .schemas import Ready, Schemas
 from .titles import Titles
 
+# Each adds its routes: what clients of one kind call.
+SURFACES: tuple[type[SageMaker | Titles | OpenAI], ...] = (SageMaker, Titles, OpenAI)
+
 _BATCH_GRACE = 30.0  # seconds beyond the timeout after which a batch is taken to hang
-_SECONDS_BETWEEN_LOOKS = 0.02
 
 
 class App:
@@ -34,18 +36,15 @@ class App:
     Args:
         service: its options.
         load: returns the model, in the thread that decodes; by default it loads `service.model`.
-        on_failure: called with the error if the model cannot be loaded.
-        turn: when to listen, for one of several processes; a single process listens at once.
+        on_loaded: called from the thread that decodes when the model is loaded, or with the error if it cannot be.
 
     Attributes:
         asgi: the application that a server runs.
         batcher: decodes.
     """
 
-    def __init__(
-        self, service: Service, load: Any = None, on_failure: Any = lambda error: None, turn: Turn | None = None
-    ) -> None:
-        self.service, self.serving, self._turn = service, service.serving, turn
+    def __init__(self, service: Service, load: Any = None, on_loaded: Any = lambda error: None) -> None:
+        self.service, self.serving = service, service.serving
         self.metrics = metrics.Metrics()
         self.batcher = Batcher(
             load or (lambda: AutoTitle.load(**service.model._asdict())),
@@ -53,11 +52,12 @@ class App:
             self.serving.batch_wait_ms / 1000,
             self.serving.max_queue,
             self.metrics,
-            on_failure,
+            on_loaded,
         )
         vocab_size = ModelConfig.load(service.model.model_dir).vocab_size
         self.schemas = Schemas(self.serving, service.generation, vocab_size)
-        self.bodies = bodies.Bodies(self.serving.max_body_bytes, self.serving.body_timeout)
+        seconds = min(self.serving.body_timeout, self.serving.timeout)
+        self.bodies = bodies.Bodies(self.serving.max_body_bytes, seconds)
         self.is_draining = False
         api = FastAPI(
             title="T5-PEGASUS",
@@ -82,29 +82,14 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self.batcher.start()
-        opening = asyncio.create_task(self._take_turn())
-        if self._turn is not None and not self._turn.is_first:
-            await opening
         yield
-        opening.cancel()
         await asyncio.to_thread(self.batcher.close)
-
-    async def _take_turn(self) -> None:
-        """Wait for the model, and for that of the first process, so that every process that listens can answer."""
-        while self.batcher.state == "loading":
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-        if self._turn is None or self.batcher.state == "failed":
-            return
-        self._turn.loaded.set()
-        if self._turn.is_first:
-            self._turn.opened.set()
-        while not self._turn.opened.is_set():
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _guard(self, api: FastAPI) -> ASGIApp:
         """Return the application behind the check of keys and, if an origin is allowed, CORS."""
         open_paths = frozenset({"/ping", "/openapi.json", *static.FILES})
-        guarded: ASGIApp = middleware.RequireKey(api, self.service.api_keys, open_paths)
+        roomy = middleware.KeepRoom(api, frozenset({"/ping"}))
+        guarded: ASGIApp = middleware.RequireKey(roomy, self.service.api_keys, open_paths)
         if self.serving.allow_origin is None:
             return guarded
         return CORSMiddleware(  # outside the check: a preflight has no key
@@ -125,9 +110,8 @@ class App:
             responses={503: openapi.ERRORS[503]},
             tags=["SageMaker"],
         )
-        SageMaker(self.serving, self.schemas, self.bodies, answerer).add_routes(api)
-        Titles(self.service, self.schemas, self.bodies, answerer).add_routes(api)
-        OpenAI(self.service, self.schemas, self.bodies, answerer).add_routes(api)
+        for surface in SURFACES:
+            surface(self.service, self.schemas, self.bodies, answerer).add_routes(api)
         api.add_api_route(
             "/metrics",
             self.show_metrics,

@@ -60,7 +60,7 @@ class Batcher:
         wait_seconds: how long a text waits for others, if others are expected.
         max_queue: texts that may wait.
         metrics: of the service; updated here.
-        on_failure: called once, from that thread, if the model cannot be loaded.
+        on_loaded: called once, from that thread: with None when the model is loaded, with the error if it cannot be.
 
     Attributes:
         state: "loading", "ready", "failed" or "closed".
@@ -73,10 +73,10 @@ class Batcher:
         wait_seconds: float,
         max_queue: int,
         metrics: Metrics,
-        on_failure: Callable[[Exception], None] = lambda error: None,
+        on_loaded: Callable[[Exception | None], None] = lambda error: None,
     ) -> None:
         self.state = "loading"
-        self._load, self._on_failure, self._metrics = load, on_failure, metrics
+        self._load, self._on_loaded, self._metrics = load, on_loaded, metrics
         self._data, self._wait_seconds, self._max_queue = data, wait_seconds, max_queue
         self._title: AutoTitle | None = None
         self._queue: list[Job] = []  # in the order of arrival, in which they are encoded
@@ -95,13 +95,22 @@ class Batcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Decode what is in the queue, then end; returns when that is done."""
+        """Decode what is in the queue, then end; returns when that is done.
+
+        While the model is loading it returns at once and the thread is left: loading cannot be interrupted.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
         self._encoder.shutdown()
-        self.state = "closed"
+        if self.state != "loading":
+            self._thread.join()
+            self.state = "closed"
+
+    @property
+    def is_left(self) -> bool:
+        """Return whether the thread still runs, as after `close` while the model was loading."""
+        return self._thread.is_alive()
 
     def is_stuck(self, seconds: float) -> bool:
         """Return whether the present batch takes longer than `seconds`, or the thread has died."""
@@ -173,11 +182,12 @@ class Batcher:
             reads = {name: getattr(self._data, name) for name in ("max_source_length", *PROMPT_OPTIONS)}
             title.generate(_WARM_UP, max_new_tokens=2, **reads)
         except Exception as error:
-            self._on_failure(error)
             self.state = "failed"
+            self._on_loaded(error)
             return
         self._title, self.state = title, "ready"
         logger.info("model loaded", extra={"fields": {"seconds": round(time.monotonic() - start, 2)}})
+        self._on_loaded(None)
         while jobs := self._next_batch():
             self._busy_since = start = time.monotonic()
             for job in jobs:

@@ -1,9 +1,12 @@
-"""Read what a client sends: within limits of bytes and seconds, of a known content type, as UTF-8 text, as JSON."""
+"""Read what a client sends: within limits of bytes and seconds, of a known content type, as UTF-8 text, as JSON.
+
+And in which content type it is to be answered.
+"""
 
 import asyncio
 import codecs
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -40,6 +43,39 @@ def _is_utf8(charset: str) -> bool:
         return codecs.lookup(charset).name in ("utf-8", "ascii")
     except (LookupError, ValueError):
         return False
+
+
+def preferred_type(accept: str, offers: Sequence[str]) -> str | None:
+    """Return the content type to answer in; None if a client accepts none of `offers`.
+
+    By RFC 9110, 12.5.1: the most specific range says the quality of a type, and 0 excludes it. Of equal quality the one
+    named first in the header is taken; where a range with * names several, the first in `offers`.
+    """
+    ranges: list[tuple[str, float]] = []
+    for part in filter(str.strip, accept.split(",")):
+        name, *parameters = (each.strip().lower() for each in part.split(";"))
+        weights = [_quality(each.partition("=")[2]) for each in parameters if each.partition("=")[0].strip() == "q"]
+        ranges.append((name, weights[0] if weights else 1.0))
+    if not ranges:
+        return offers[0]
+    names = [name for name, _ in ranges]
+    best, best_key = None, (0.0, -len(names))
+    for offer in offers:
+        patterns = (offer, f"{offer.partition('/')[0]}/*", "*/*")
+        matching = [names.index(pattern) for pattern in patterns if pattern in names]
+        if matching and ranges[matching[0]][1] > 0:
+            key = (ranges[matching[0]][1], -matching[0])
+            if key > best_key:
+                best, best_key = offer, key
+    return best
+
+
+def _quality(text: str) -> float:
+    """Return the weight of a range; 0 if it is none."""
+    try:
+        return min(1.0, max(0.0, float(text)))
+    except ValueError:
+        return 0.0
 
 
 class Bodies:

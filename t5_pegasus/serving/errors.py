@@ -1,5 +1,6 @@
-"""The errors of the API: a status, a code for programs, a sentence for people; in our form and in OpenAI's."""
+"""The errors of the API: a status, a code for programs, a sentence for people; in the forms that clients know."""
 
+import json
 from typing import Any
 
 
@@ -43,3 +44,14 @@ def to_openai(error: ServiceError) -> tuple[int, dict[str, Any]]:
         "code": _OPENAI_CODES.get(error.code, error.code),
     }
     return 400 if error.status == 422 else error.status, {"error": detail}
+
+
+ENDPOINTS_PATH = "/endpoints/"  # of SageMaker's runtime client, which looks for the message elsewhere
+
+
+def to_sagemaker(error: ServiceError) -> dict[str, Any]:
+    """Return the body by which SageMaker's runtime reports an error of a model, ours within it and beside it."""
+    body = error.to_dict()
+    message = error.message + (f" ({error.field})" if error.field else "")
+    original = json.dumps(body, ensure_ascii=False)
+    return {**body, "Message": message, "OriginalStatusCode": error.status, "OriginalMessage": original}

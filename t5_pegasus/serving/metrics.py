@@ -46,6 +46,12 @@ class Metrics:
         self.in_progress = prometheus_client.Gauge(
             "t5_pegasus_requests_in_progress", "Requests in progress", registry=registry, multiprocess_mode="livesum"
         )
+        self.connections = prometheus_client.Gauge(
+            "t5_pegasus_connections", "Connections open", registry=registry, multiprocess_mode="livesum"
+        )
+        self.dropped = prometheus_client.Counter(
+            "t5_pegasus_connections_dropped", "Connections dropped", ("reason",), registry=registry
+        )
         self.source_tokens = prometheus_client.Counter(
             "t5_pegasus_source_tokens", "Tokens of texts decoded", registry=registry
         )

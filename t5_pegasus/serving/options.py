@@ -35,11 +35,14 @@ class ServingConfig:
     workers: int = option(1, "processes, each with a model of its own")
     timeout: float = option(60.0, "seconds a request may take; then its work is given up")
     batch_wait_ms: float = option(5.0, "milliseconds a text waits for others to be decoded with")
+    max_connections: int = option(
+        1000, "connections a process keeps open; the longest idle is closed for a new one; less if `ulimit -n` is low"
+    )
     max_queue: int = option(256, "texts that may wait; further ones are refused with 503")
     max_texts: int = option(64, "texts of one request")
     max_chars: int = option(20_000, "characters of a text")
     max_body_bytes: int = option(6 * 2**20, "bytes of a request")
-    body_timeout: float = option(10.0, "seconds a client may take to send a request")
+    body_timeout: float = option(10.0, "seconds a client may take to send a request, or to take more of an answer")
     limit_num_beams: int = option(8, "most num_beams that a request may ask for")
     limit_num_return_sequences: int = option(8, "most num_return_sequences that a request may ask for")
     limit_max_new_tokens: int = option(128, "most max_new_tokens that a request may ask for")
@@ -55,8 +58,8 @@ class ServingConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value the service cannot work with."""
-        counts = ("workers", "max_queue", "max_texts", "max_chars", "max_body_bytes", *LIMITS.values())
-        require_at_least(self, 1, *counts)
+        counts = ("workers", "max_connections", "max_queue", "max_texts", "max_chars", "max_body_bytes")
+        require_at_least(self, 1, *counts, *LIMITS.values())
         require_finite(self, "timeout", "body_timeout")
         require_positive(self, "timeout", "body_timeout")
         require_between(self, 1, MOST_WORKERS, "workers")
@@ -98,16 +101,8 @@ class Service(NamedTuple):
 EXIT_FAILED = 2  # of a process whose model cannot be loaded: if none could be so far, trying again is no use
 
 
-class Turn(NamedTuple):
-    """When one of several processes listens: the first at once, to answer that it is loading; the others later.
-
-    They wait until they and the first have a model. So no process that is loading, also none that was started again,
-    takes connections from those that can answer.
-    """
-
-    is_first: bool
-    opened: Any  # multiprocessing.Event: the first process has its model, or has died
-    loaded: Any  # multiprocessing.Event: some process has its model
+# Seconds beyond the timeout within which a service that is told to stop has ended, whatever its clients do.
+GRACE = 10
 
 
 def read_api_keys(path: str | None) -> tuple[str, ...]:

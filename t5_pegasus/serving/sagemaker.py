@@ -11,9 +11,9 @@ from ..config import GenerationConfig
 from ..title import Answer
 from . import openapi
 from .answers import Answerer, as_list, title_of, to_json
-from .bodies import Bodies, media_type, parse_json
-from .errors import ServiceError
-from .options import MEDIA_TYPES, ServingConfig
+from .bodies import Bodies, media_type, parse_json, preferred_type
+from .errors import ENDPOINTS_PATH, ServiceError
+from .options import MEDIA_TYPES, Service
 from .schemas import HAS_TEXT, ErrorAnswer, InvocationAnswer, Schemas, inline_schema, validate
 
 JSON, JSON_LINES, PLAIN = MEDIA_TYPES
@@ -31,8 +31,8 @@ class _Invocation:
 class SageMaker:
     """The routes that SageMaker calls, but for /ping."""
 
-    def __init__(self, serving: ServingConfig, schemas: Schemas, bodies: Bodies, answerer: Answerer) -> None:
-        self._serving, self._schemas, self._bodies, self._answerer = serving, schemas, bodies, answerer
+    def __init__(self, service: Service, schemas: Schemas, bodies: Bodies, answerer: Answerer) -> None:
+        self._serving, self._schemas, self._bodies, self._answerer = service.serving, schemas, bodies, answerer
 
     def add_routes(self, api: FastAPI) -> None:
         """Add the routes, with what the OpenAPI document says of them."""
@@ -54,7 +54,9 @@ class SageMaker:
             tags=["SageMaker"],
         )
         # The path of SageMaker's runtime client, which works unchanged with its endpoint_url set to this service.
-        api.add_api_route("/endpoints/{name}/invocations", self.invocations, methods=["POST"], include_in_schema=False)
+        api.add_api_route(
+            f"{ENDPOINTS_PATH}{{name}}/invocations", self.invocations, methods=["POST"], include_in_schema=False
+        )
         api.add_api_route("/execution-parameters", self.execution_parameters, methods=["GET"], tags=["SageMaker"])
 
     async def execution_parameters(self) -> dict[str, Any]:
@@ -93,18 +95,11 @@ class SageMaker:
 
     def _accepted(self, request: Request, content_type: str) -> str:
         """Return the content type to answer in. Raises ServiceError if the request accepts none that is written."""
-        header = request.headers.get("accept", "").strip()
-        if header in ("", "*/*"):
-            return content_type if content_type == JSON_LINES else self._serving.default_accept
-        ranges = [part.partition(";")[0].strip().lower() for part in header.split(",")]
-        for each in ranges:
-            if each in ("*/*", "application/*"):
-                return content_type if content_type == JSON_LINES else JSON
-            if each in MEDIA_TYPES:
-                return each
-            if each == "text/*":
-                return PLAIN
-        raise ServiceError(406, "not_acceptable", f"answers are written as {', '.join(MEDIA_TYPES)}")
+        usual = content_type if content_type == JSON_LINES else self._serving.default_accept
+        found = preferred_type(request.headers.get("accept", ""), (usual, *MEDIA_TYPES))
+        if found is None:
+            raise ServiceError(406, "not_acceptable", f"answers are written as {', '.join(MEDIA_TYPES)}")
+        return found
 
     def _read_one(self, content_type: str, body: str) -> _Invocation:
         value = {"data": body} if content_type == PLAIN else parse_json(body)

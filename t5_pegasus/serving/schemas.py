@@ -115,7 +115,12 @@ class Schemas:
                 self._names[alias] = name
                 about = f"the same as {name}"
                 options[alias] = (hint, Field(default=default, description=about, deprecated=True))
-        self.Parameters: type[BaseModel] = create_model("Parameters", __config__=STRICT, **options)
+        # An option by two of its names is refused, as the schema says.
+        twice: list[Any] = [
+            {"not": {"required": [name, alias]}} for alias, name in self._names.items() if alias != name
+        ]
+        config = ConfigDict(**STRICT, json_schema_extra={"allOf": twice})
+        self.Parameters: type[BaseModel] = create_model("Parameters", __config__=config, **options)
         parameters = (self.Parameters, Field(default_factory=self.Parameters, description="generation options"))
         self.Invocation: type[BaseModel] = create_model(
             "Invocation",

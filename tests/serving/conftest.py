@@ -12,6 +12,7 @@ from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.serving.app import App
 from t5_pegasus.serving.options import Model, ServingConfig, make_service
+from tests.serving.processes import Script
 from tests.serving.running import Running
 
 
@@ -50,3 +51,19 @@ def start(exported_dir) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def service(start) -> Running:
     return start(max_chars=2000, max_texts=8, max_body_bytes=100_000, body_timeout=1.0)
+
+
+@pytest.fixture
+def script() -> Iterator[Any]:
+    """Return a function that starts serve.py; what is left running is killed."""
+    started = []
+
+    def start_script(*flags: str, **options: Any) -> Script:
+        started.append(Script(*flags, **options))
+        return started[-1]
+
+    yield start_script
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.wait()

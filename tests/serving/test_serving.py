@@ -1,7 +1,6 @@
 """The service as its clients see it: over loopback, by their own libraries, and with everything they may do wrong."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -19,6 +18,7 @@ from typing import Any
 
 import boto3
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 from botocore.config import Config as BotoConfig
@@ -26,6 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 import serve
 from t5_pegasus import AutoTitle, locations
@@ -33,6 +35,7 @@ from t5_pegasus.config import GenerationConfig
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import ROOT
+from t5_pegasus.serving.bodies import preferred_type
 from t5_pegasus.serving.errors import ServiceError
 from t5_pegasus.serving.logs import JsonFormatter
 from t5_pegasus.serving.options import (
@@ -44,7 +47,8 @@ from t5_pegasus.serving.options import (
     options_from_environment,
     read_api_keys,
 )
-from t5_pegasus.serving.schemas import RANGES, Schemas, validate
+from t5_pegasus.serving.schemas import RANGES, Schemas, inline_schema, validate
+from tests.serving.processes import workers
 from tests.serving.running import TEXT, Fake, text_of, wait_for
 
 # --- SageMaker's contract ---------------------------------------------------------------------------------------------
@@ -107,6 +111,56 @@ def test_other_content_types_come_in_and_go_out(service, title):
     assert answer["result"] == [first["result"], *second["result"]]
 
 
+RANGES_OF_TYPES = ("application/json", "application/jsonlines", "text/plain", "application/*", "text/*", "*/*", "a/b")
+OFFERS = ("application/jsonlines", "application/json", "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", OFFERS[0]),
+        ("*/*", OFFERS[0]),
+        (" , ,", OFFERS[0]),
+        ("text/plain, application/json", "text/plain"),
+        ("text/plain;q=0.5, application/json;q=0.8", "application/json"),
+        ("text/plain;q=0, */*", OFFERS[0]),
+        ("application/jsonlines;q=0, */*", "application/json"),
+        ("application/*;q=0, */*", "text/plain"),
+        ("*/*;q=0", None),
+        ("text/plain; charset=utf-8; Q=0", None),
+        ("image/png, text/html", None),
+        ("APPLICATION/JSON", "application/json"),
+        ("text/*;q=0.2, application/json;q=0.1", "text/plain"),
+        ("text/plain;q=x, application/json;q=0.1", "application/json"),
+    ],
+)
+def test_the_type_of_the_answer_is_the_preferred_one(accept, expected):
+    assert preferred_type(accept, OFFERS) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(RANGES_OF_TYPES), st.sampled_from([None, 0, 0.001, 0.5, 1])), unique_by=lambda x: x[0]
+    )
+)
+def test_the_preferred_type_has_the_highest_quality_by_another_reading(ranges):
+    header = ", ".join(name if weight is None else f"{name};q={weight}" for name, weight in ranges)
+    if not header:
+        return
+    qualities = {offer: parse_accept_header(header, MIMEAccept).quality(offer) for offer in OFFERS}
+    found = preferred_type(header, OFFERS)
+    assert qualities.get(found, 0) == max(qualities.values())
+    assert (found is None) == (max(qualities.values()) == 0)
+
+
+def test_what_is_not_accepted_is_not_sent(service):
+    asked = {"data": TEXT, "parameters": {"max_new_tokens": 1}}
+    answer = service.post("/invocations", asked, headers={"Accept": "application/json;q=0, */*;q=0.1"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/jsonlines")
+    answer = service.post("/invocations", asked, headers={"Accept": "application/json;q=0"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (406, "not_acceptable")
+
+
 def test_boto3s_runtime_client_works_unchanged(service, title):
     client = boto3.client(
         "sagemaker-runtime",
@@ -123,6 +177,7 @@ def test_boto3s_runtime_client_works_unchanged(service, title):
     with pytest.raises(client.exceptions.ClientError) as caught:
         client.invoke_endpoint(EndpointName="pegasus", ContentType="application/json", Body=b"{}")
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 422
+    assert caught.value.response["Error"]["Message"] == "the field is missing (data)"
 
 
 def test_sagemakers_variables_are_options(tmp_path, exported_dir, monkeypatch):
@@ -530,6 +585,37 @@ def test_other_wrong_requests_are_told_too(service):
             assert raw.recv(100).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/", 200), ("/ping", 200), ("/page.js", 200), ("/v1/titles", 405), ("/nothing", 404)]
+)
+def test_head_is_get_without_the_body(service, path, status):
+    whole, head = service.client.get(path), service.client.head(path)
+    assert (head.status_code, head.content) == (status, b"")
+    changing = ("date", "x-request-id")
+    for name, value in whole.headers.items():
+        assert head.headers[name] == value or name in changing
+    assert int(head.headers["content-length"]) == len(whole.content) > 0
+    assert service.client.get("/ping").status_code == 200  # over the same connection
+
+
+def test_the_schema_knows_that_an_option_has_one_name_at_a_time():
+    schemas = Schemas(ServingConfig(), GenerationConfig(), 300)
+    schema = inline_schema(schemas.Invocation)
+    for options, is_right in (
+        ({"topk": 3}, True),
+        ({"num_beams": 3, "max_new_tokens": 4}, True),
+        ({"num_beams": 3, "topk": 4}, False),
+        ({"num_beams": 3, "topk": 3}, False),
+        ({"maxlen": 3, "max_new_tokens": 4}, False),
+        ({"minlen": 0, "maxlen": 4, "min_new_tokens": 0}, False),
+    ):
+        value = {"data": "a", "parameters": options}
+        assert jsonschema_rs.is_valid(schema, value) == is_right, options
+        if not is_right:
+            with pytest.raises(ServiceError, match="is given twice"):
+                schemas.config(validate(schemas.Invocation, value).parameters)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(min_size=1, max_size=60).filter(str.strip), beams=st.integers(1, 3))
 def test_unicode_of_every_plane_gets_a_title(service, text, beams):
@@ -575,6 +661,9 @@ def test_defaults_are_held_to_the_limits():
 # --- who may call -----------------------------------------------------------------------------------------------------
 
 
+MESSAGE = "a key is needed: Authorization: Bearer …"
+
+
 def test_keys_are_asked_for_where_there_are_any(start, tmp_path):
     (tmp_path / "keys").write_text("first-key\n\nsecond-key\n")
     running = start(api_key_file=str(tmp_path / "keys"))
@@ -583,6 +672,7 @@ def test_keys_are_asked_for_where_there_are_any(start, tmp_path):
         headers = {} if header is None else {"Authorization": header}
         for path in ("/invocations", "/endpoints/x/invocations", "/v1/titles"):
             answer = running.post(path, request, headers=headers)
+            assert answer.json().get("Message") == (MESSAGE if path.startswith("/endpoints") else None)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
         assert running.client.get("/metrics", headers=headers).status_code == 401
@@ -694,50 +784,6 @@ def excluded(response: Any) -> list[Any]:
 # --- serve.py and its processes ---------------------------------------------------------------------------------------
 
 
-class Script:
-    """`python serve.py` in a process of its own, listening on a free port."""
-
-    def __init__(self, *flags: str) -> None:
-        command = [sys.executable, "serve.py", "--host", "127.0.0.1", "--port", "0", "--max_new_tokens", "8", *flags]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        self.lines: list[str] = []
-        first = self.process.stderr.readline()
-        self.url = re.search(r"http://127\.0\.0\.1:\d+", first)[0]
-        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
-        self._reader.start()
-
-    def wait_until_ready(self, answers: int = 1) -> None:
-        for _ in range(600):
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/ping").status_code == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError("".join(self.lines))
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
-        self._reader.join(5)
-        self.process.stderr.close()
-        return code
-
-
-@pytest.fixture
-def script():
-    """Return a function that starts serve.py; what is left running is killed."""
-    started = []
-
-    def start_script(*flags: str) -> Script:
-        started.append(Script(*flags))
-        return started[-1]
-
-    yield start_script
-    for each in started:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
-
-
 def test_stopped_under_load_every_accepted_request_is_answered(script, exported_dir, title):
     running = script("--model_dir", str(exported_dir), "--max_new_tokens", "64")
     running.wait_until_ready()
@@ -801,7 +847,7 @@ def test_a_process_that_cannot_load_its_model_harms_no_other(script, exported_di
     os.kill(workers(running)[0], signal.SIGKILL)
     wait_for(lambda: any('"exit_code": 2' in line for line in running.lines))
     os.mkfifo(words)  # who reads it waits for ever
-    assert any(line.startswith("error: cannot read") for line in running.lines)
+    assert any("cannot read" in json.loads(line).get("reason", "") for line in running.lines)
     wait_for(lambda: len(workers(running)) == 4)
     for _ in range(10):
         assert httpx.post(f"{running.url}/invocations", json={"data": TEXT}).status_code == 200
@@ -816,11 +862,6 @@ def test_a_process_that_cannot_load_its_model_harms_no_other(script, exported_di
 
     wait_for(is_refused)  # nobody listens any more, not even who still loads: no connection is taken and then lost
     assert running.process.wait(60) == 0
-
-
-def workers(running: Script) -> list[int]:
-    lines = [json.loads(line) for line in running.lines if line.startswith("{")]
-    return [line["worker"] for line in lines if line["event"] == "process started"]
 
 
 def test_an_exported_model_is_served_without_tensorflow(exported_dir):
