@@ -64,13 +64,18 @@ def test_exports_with_accidents(whole, title, examples):
     attack()
 
 
-@some_or_many(15, 100)
+@pytest.fixture(scope="module")
+def t5(random_t5):
+    """Return a network to load weights into."""
+    return build_from_config(random_t5.config, with_lm="linear")
+
+
+@some_or_many(10, 100)
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_weights_with_accidents(random_t5, tmp_path, name, examples):
+def test_weights_with_accidents(random_t5, t5, tmp_path, name, examples):
     """What the check of the file passes is loaded, or refused by its reader; then the model is as it was."""
     save_weights(random_t5, tmp_path / name)
     contents = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    t5 = build_from_config(random_t5.config, with_lm="linear")
 
     @settings(max_examples=examples)
     @given(st.sampled_from(sorted(contents)), st.data())
