@@ -187,7 +187,7 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count():
         folder = path.with_name(f".{path.name}.{number}.tmp")
-        with _errors_about(path, folder), contextlib.ExitStack() as lock:
+        with errors_about(path, folder), contextlib.ExitStack() as lock:
             is_new, is_locked = _make_and_lock(folder, lock)
             # Without locks only what is new is surely ours.
             if not is_locked if is_locked is not None else not is_new:
@@ -278,7 +278,7 @@ def only_writer(path: str | Path, on_wait: Callable[[], None] | None = None) -> 
     has_waited = False
     with contextlib.ExitStack() as lock:
         while True:
-            with _errors_about(path, folder):
+            with errors_about(path, folder):
                 is_new, is_locked = _make_and_lock(folder, lock)
             if is_locked is not False:
                 break
@@ -353,7 +353,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def _errors_about(path: Path, temporary: Path) -> Iterator[None]:
+def errors_about(path: Path, temporary: Path) -> Iterator[None]:
     """Let an OSError name `path` instead of something temporary; one of a full disk, which has no name, as well."""
     try:
         yield

@@ -31,6 +31,7 @@ from ..files import (
     atomic_path,
     check_apart,
     check_target,
+    errors_about,
     file_suffix,
     is_gzip,
     only_writer,
@@ -117,7 +118,8 @@ def write_pairs(
     is_text = any(file == "-" or file_suffix(file) == ".txt" for file in files)
     require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
     recipe = form.prepare(recipe)
-    with only_writer(output), _parts_folder(output.with_name(f"{output.name}.parts"), recipe) as folder:
+    parts = output.with_name(f"{output.name}.parts")
+    with only_writer(output), errors_about(output, parts), _parts_folder(parts, recipe) as folder:
         blocks: Iterable[Block] = read_blocks(
             input_file, recipe.corpus.text_column, recipe.corpus.document_separator, not is_remote
         )
