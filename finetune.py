@@ -13,6 +13,7 @@ from t5_pegasus.decoding.options import PROMPT_OPTIONS, DataConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.files import check_no_writer
 from t5_pegasus.locations import DATA_DIR, FINE_TUNED, TO_BUILD, Weights, choose_model_dir, locate_weights
+from t5_pegasus.metrics import describe
 from t5_pegasus.text.prompts import read_prompt
 from t5_pegasus.training.options import STATE_DIR, TrainingConfig
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = read_prompt(*folders)
     if own is not None:
         data = dataclasses.replace(data, **dataclasses.asdict(data.prompt(own)))
-    print(f"{len(train)} pairs to train, {len(valid)} to validate", flush=True)
+    print(f"{len(train)} pairs to train, {len(valid)} to validate by {describe(config.language)}", flush=True)
 
     # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
     from t5_pegasus.text.tokenizer import PegasusTokenizer

@@ -56,7 +56,7 @@ NOT_RUN = {
 }
 
 # Pages that train more than once.
-SLOW = {"docs/fine-tuning.md", "docs/pretraining.md", "docs/results.md"}
+SLOW = {"docs/english.md", "docs/fine-tuning.md", "docs/pretraining.md", "docs/results.md"}
 
 # Flags of other programs.
 FOREIGN_FLAGS = {"--extra"}
@@ -352,6 +352,9 @@ def desk(tmp_path_factory) -> Path:
     texts = [json.loads(line)["content"] + "\n" for line in articles]
     few = {"train.tsv": pairs[:4], "valid.tsv": pairs[4:6], "test.tsv": pairs[6:8], "articles.jsonl": articles[:4]}
     few |= {"texts.txt": texts[:2], "data/train.tsv": pairs[:4], "data/valid.tsv": pairs[4:6]}
+    for name in ("train", "valid"):
+        text = (ROOT / "data" / f"dialogues_{name}.jsonl").read_text(encoding="utf-8")
+        few[f"data/dialogues_{name}.jsonl"] = text.splitlines(keepends=True)[:2]
     few["dialogues.jsonl"] = [f"{json.dumps({'id': name, **DIALOGUE})}\n" for name in ("one", "two")]
     few["summaries.txt"] = ["Ann asks Bob to lunch.\n", "Lunch is at one.\n"]
     few["news.csv"] = ["内容,主题\n", *(f"{content.strip()},新闻\n" for content in texts[:2])]

@@ -20,7 +20,7 @@ from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text, check_apart, check_target, to_json
 from ..locations import DATA_DIR, choose_model_dir
-from ..metrics import LANGUAGES, average, corpus_bleu, score_each
+from ..metrics import LANGUAGES, average, corpus_bleu, describe, score_each
 from ..metrics.options import ScoringConfig
 
 TEST_FILE = DATA_DIR / "test.tsv"
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ours, theirs = (statistics.fmean(map(texts.count, each)) for each in (predictions, references))
     print(f"{len(scores)} examples, mean length {ours:.1f} {texts.unit}, of the references {theirs:.1f}")
     print("corpus BLEU {:.2f} ({})".format(*corpus_bleu(predictions, references, language)))
-    print("means of", ", ".join(metric.describe() for metric in texts.metrics.values()))
+    print("means of", describe(language))
     print(to_json(average(scores)))
     return 0
 

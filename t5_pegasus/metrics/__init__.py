@@ -66,6 +66,17 @@ LANGUAGES = {
 }
 
 
+def check_packages(language: str) -> None:
+    """Raise OptionError if a package that the scores of a language take is missing: before the work, not after it."""
+    for metric in LANGUAGES[language].metrics.values():
+        metric.of_pair("a", "a")
+
+
+def describe(language: str) -> str:
+    """Return the signatures of a language's metrics with the versions, in one line."""
+    return ", ".join(metric.describe() for metric in LANGUAGES[language].metrics.values())
+
+
 def score_names(language: str = "zh") -> tuple[str, ...]:
     """Return the names of a language's scores, in the order they are shown."""
     return tuple(name for metric in LANGUAGES[language].metrics.values() for name in metric.names)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ..config import Options, check_choices, option
-from . import LANGUAGES
+from . import LANGUAGES, check_packages
 
 
 def language_option() -> Any:
@@ -19,5 +19,6 @@ class ScoringConfig(Options):
     language: str = language_option()
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a language that is not a row of LANGUAGES."""
+        """Raise OptionError for a language that is not a row of LANGUAGES, or whose packages are missing."""
         check_choices(self)
+        check_packages(self.language)

@@ -5,6 +5,7 @@ import functools
 import math
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from ..data.examples import Example
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import DataError
 from ..locations import FINE_TUNED
-from ..metrics import SCORE_NAMES, score
 from ..networks.backend import tf
 from ..networks.checkpoints import save_weights
 from ..text.prompts import PROMPT_FILE, Prompt, write_prompt
@@ -29,6 +29,7 @@ from .options import STATE_DIR, TrainingConfig
 from .pairs import PairSource, count_targets, encode_pairs, load_part
 from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
+from .validation import Validation, figure_names
 
 LOG_FILE = "training_log.csv"
 
@@ -67,6 +68,7 @@ class Trainer:
         self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
         self.output_dir = Path(output_dir)
         self.title = AutoTitle(t5, tokenizer)
+        self._validate = Validation(t5, self.title, tokenizer, config, data)
 
     def fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool = False) -> list[Row]:
         """Train and return a row of figures for each epoch, those before a resumed stop included.
@@ -98,7 +100,7 @@ class Trainer:
         schedule = WarmupLinearDecay(config.peak_rate(), math.ceil(steps * config.warmup_ratio), steps)
         optimizer = make_optimizer(self.t5, config, schedule)
         step = TrainStep(self.t5, optimizer, config)
-        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, keep=1)
+        state = TrainingState(self.output_dir / STATE_DIR, self.t5, optimizer, plan, config.save_total_limit)
         history: list[Row] = []
         if resume and not state.exists:
             print(f"no checkpoint in {state.folder} yet: starting from the beginning", flush=True)
@@ -116,7 +118,7 @@ class Trainer:
                     )
                     break
                 row = {"epoch": epoch, **self._train_epoch(step, pairs, epoch)}
-                row |= from_chief(SCORE_NAMES, lambda: self._validate(valid))
+                row |= from_chief(figure_names(config.language), lambda: self._validate(valid))
                 best_before = max((past[config.metric_for_best_model] for past in history), default=-1.0)
                 history.append(row)
                 if not is_chief():
@@ -149,7 +151,7 @@ class Trainer:
             (self.output_dir / PROMPT_FILE).unlink(missing_ok=True)
 
     def _train_epoch(self, step: TrainStep, pairs: PairSource, epoch: int) -> Row:
-        losses, accuracies = [], []
+        losses, accuracies, start = [], [], time.perf_counter()
         steps = epoch_steps(pairs, self.config, step.num_devices, epoch)
         with tqdm.tqdm(steps, desc=f"epoch {epoch}", unit="step", dynamic_ncols=True) as bar:
             for index, batches in enumerate(bar):
@@ -159,20 +161,13 @@ class Trainer:
                 check_finite(losses[-1], f"step {len(losses)} of epoch {epoch}", self.config)
                 accuracies.append(float(accuracy))
                 bar.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
-        return {"loss": float(np.mean(losses)), "accuracy": float(np.mean(accuracies))}
-
-    def _validate(self, valid: Sequence[Example]) -> Row:
-        chosen = valid[: self.config.max_eval_samples]
-        titles = self.title.generate(
-            [example.content for example in chosen],
-            topk=self.config.eval_num_beams,
-            max_new_tokens=self.data.max_target_length,
-            max_source_length=self.data.max_source_length,
-            source_prefix=self.data.source_prefix,
-            source_suffix=self.data.source_suffix,
-            progress=sys.stderr.isatty(),
-        )
-        return score(titles, [example.title for example in chosen])
+        seconds = time.perf_counter() - start
+        return {
+            "loss": float(np.mean(losses)),
+            "accuracy": float(np.mean(accuracies)),
+            "train_runtime": seconds,
+            "train_samples_per_second": len(pairs) / seconds,
+        }
 
     def _should_stop(self, history: list[Row]) -> bool:
         patience = self.config.early_stopping_patience

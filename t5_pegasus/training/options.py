@@ -7,13 +7,15 @@ from ..config import (
     MOST_SEED,
     check_choices,
     option,
+    require,
     require_at_least,
     require_between,
     require_finite,
     require_positive,
     require_share,
 )
-from ..metrics import SCORE_NAMES
+from ..metrics import SCORE_NAMES, check_packages, score_names
+from ..metrics.options import language_option
 from .strategies import STRATEGIES
 
 STATE_DIR = "training_state"  # of the folder that a training writes to: its checkpoints, and the lock of its run
@@ -94,12 +96,24 @@ class TrainingConfig(LearningConfig):
     max_eval_samples: int | None = option(None, "validation pairs to generate titles for; all if not given")
     eval_num_beams: int = option(1, "beams for the validation titles")
     early_stopping_patience: int = option(0, "epochs without a better score before training ends; 0 is off")
+    save_total_limit: int = option(1, "checkpoints that are kept for --resume, the last ones; the best weights always")
+    language: str = language_option()
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value that training cannot use."""
         super().__post_init__()
         require_at_least(
-            self, 1, "num_train_epochs", "per_device_train_batch_size", "max_eval_samples", "eval_num_beams"
+            self,
+            1,
+            *("num_train_epochs", "per_device_train_batch_size", "max_eval_samples", "eval_num_beams"),
+            "save_total_limit",
+        )
+        check_packages(self.language)
+        names = score_names(self.language)
+        require(
+            self.metric_for_best_model in names,
+            f"metric_for_best_model must be one of {', '.join(names)} for language {self.language}",
+            self.metric_for_best_model,
         )
         require_at_least(self, 0, "early_stopping_patience")
         require_between(self, 0, 1, "warmup_ratio")

@@ -51,11 +51,12 @@ class EncodedPairs:
 
 
 def encode_pairs(
-    tokenizer: Tokenizer, examples: Sequence[Example], data: DataConfig, masked: bool = False
+    tokenizer: Tokenizer, examples: Sequence[Example], data: DataConfig, masked: bool = False, kind: str = "training"
 ) -> EncodedPairs:
     """Return the token ids of each example, cut to the lengths of `data`; say on standard error how many were cut.
 
     The prompt of `data` stands around each content. Where `masked`, a "[MASK]" in a content is that token and not text.
+    `kind` is what the examples are for, as the user is told.
     """
     reader = with_prompt(tokenizer, data.prompt(Prompt()))
     sources = [reader.encode_source(example.content, data.max_source_length, masked) for example in examples]
@@ -63,7 +64,7 @@ def encode_pairs(
     cut = sum(encoded.truncated for encoded in (*sources, *targets))
     if cut:
         limits = f"max_source_length {data.max_source_length} or max_target_length {data.max_target_length}"
-        print(f"{cut} training texts were cut to {limits}", file=sys.stderr)
+        print(f"{cut} {kind} texts were cut to {limits}", file=sys.stderr)
     return EncodedPairs([(source.ids, target.ids) for source, target in zip(sources, targets, strict=True)])
 
 

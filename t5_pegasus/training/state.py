@@ -145,9 +145,9 @@ def curve_writer(output_dir: Path) -> Any:
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows, which have the same names, as CSV."""
+    """Write the rows as CSV; those of an earlier version, which a run may go on from, have fewer names."""
     with atomic_text(path) as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
 

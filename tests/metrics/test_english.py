@@ -17,6 +17,8 @@ from t5_pegasus import metrics
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import ROOT
 from t5_pegasus.metrics import english
+from t5_pegasus.metrics.options import ScoringConfig
+from t5_pegasus.training.options import TrainingConfig
 
 NAMES = ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "bleu"]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "english_scores.json").read_text(encoding="utf-8"))
@@ -131,6 +133,9 @@ def test_a_missing_package_is_told_by_its_extra(package, monkeypatch):
     english._scorer.cache_clear()
     with pytest.raises(OptionError, match=f"^language en needs {package}: install the extra english, `pip install"):
         metrics.score(["a"], ["b"], "en")
+    for config in (ScoringConfig, TrainingConfig):  # before titles are generated, or a night of training
+        with pytest.raises(OptionError, match=f"^language en needs {package}"):
+            config(language="en")
 
 
 def test_an_unknown_language_is_refused():

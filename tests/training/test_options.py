@@ -74,6 +74,12 @@ def test_every_score_can_choose_the_best_model():
         TrainingConfig(metric_for_best_model=name)
     with pytest.raises(OptionError, match=r"^metric_for_best_model must be one of rouge-1, .*, got rouge$"):
         TrainingConfig(metric_for_best_model="rouge")
+    for name in score(["A title"], ["A title"], "en"):
+        TrainingConfig(metric_for_best_model=name, language="en")
+    with pytest.raises(OptionError, match=r"must be one of rouge-1, .*, bleu for language zh, got rouge-lsum$"):
+        TrainingConfig(metric_for_best_model="rouge-lsum")
+    with pytest.raises(OptionError, match="language must be one of zh, en, got fr"):
+        TrainingConfig(language="fr")
 
 
 def test_a_seed_that_keras_cannot_take_is_refused():

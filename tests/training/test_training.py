@@ -26,6 +26,7 @@ from t5_pegasus.training.optimizer import AdamW, WarmupLinearDecay, make_optimiz
 from t5_pegasus.training.options import TrainingConfig
 from t5_pegasus.training.pairs import EncodedPairs, load_part
 from t5_pegasus.training.step import TrainStep
+from t5_pegasus.training.validation import figure_names
 from tests.paths import UNTRAINED_MODEL_DIR
 
 SMALL = {
@@ -229,7 +230,7 @@ def test_two_runs_with_a_seed_are_equal_and_with_another_not(tokenizer, tmp_path
     runs = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         trainer = make_trainer(tokenizer, tmp_path / name, num_train_epochs=2, seed=seed)
-        runs.append((trainer.fit(*pairs), all_weights(trainer)))
+        runs.append((untimed(trainer.fit(*pairs)), all_weights(trainer)))
     assert runs[0][0] == runs[1][0]
     np.testing.assert_array_equal(runs[0][1], runs[1][1])
     assert runs[0][0] != runs[2][0]
@@ -238,7 +239,7 @@ def test_two_runs_with_a_seed_are_equal_and_with_another_not(tokenizer, tmp_path
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tokenizer, tmp_path, pairs, monkeypatch):
     """With dropout on: order, optimizer and random numbers all go on where they stopped."""
     whole = make_trainer(tokenizer, tmp_path / "whole", num_train_epochs=4)
-    history = whole.fit(*pairs)
+    history = untimed(whole.fit(*pairs))
 
     stopped = make_trainer(tokenizer, tmp_path / "stopped", num_train_epochs=4)
     with monkeypatch.context() as patch:
@@ -251,7 +252,18 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tokenizer, tmp_path,
     np.testing.assert_array_equal(all_weights(resumed), all_weights(whole))
     with (tmp_path / "stopped" / "training_log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [{name: float(value) for name, value in row.items()} for row in rows] == history
+    assert untimed([{name: float(value) for name, value in row.items()} for row in rows]) == history
+    figures = ["epoch", "loss", "accuracy", "train_runtime", "train_samples_per_second", *figure_names("zh")]
+    assert list(rows[0]) == figures
+    for row in rows:
+        for part in ("train", "eval"):
+            pairs_seen = float(row[f"{part}_runtime"]) * float(row[f"{part}_samples_per_second"])
+            assert pairs_seen == pytest.approx(12 if part == "train" else 4)
+
+
+def untimed(rows):
+    """Return rows without the figures that depend on the machine."""
+    return [{name: row[name] for name in row if "runtime" not in name and "per_second" not in name} for row in rows]
 
 
 def _interrupting(function, after):
@@ -283,11 +295,12 @@ def test_a_new_run_puts_an_earlier_one_out_of_the_way(tokenizer, tmp_path, pairs
 
 
 def test_a_run_goes_on_with_its_pairs_only_and_tells_of_other_options(tokenizer, tmp_path, pairs, capsys):
-    make_trainer(tokenizer, tmp_path, num_train_epochs=1).fit(*pairs)
+    make_trainer(tokenizer, tmp_path, num_train_epochs=3, save_total_limit=2).fit(*pairs)
+    assert {path.stem for path in (tmp_path / "training_state").glob("*.index")} == {"ckpt-2", "ckpt-3"}
     with pytest.raises(OptionError, match="cannot resume with other batches: digest of the pairs was"):
         make_trainer(tokenizer, tmp_path, num_train_epochs=2).fit(pairs[0][::-1], pairs[1], resume=True)
-    make_trainer(tokenizer, tmp_path, num_train_epochs=2).fit(*pairs, resume=True)
-    assert "going on with other options: num_train_epochs was 1 and is 2\n" in capsys.readouterr().err
+    make_trainer(tokenizer, tmp_path, num_train_epochs=4, save_total_limit=2).fit(*pairs, resume=True)
+    assert "going on with other options: num_train_epochs was 3 and is 4\n" in capsys.readouterr().err
 
 
 def test_a_state_of_another_model_is_not_resumed(tokenizer, tmp_path, pairs):
