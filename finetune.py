@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(train)} pairs to train, {len(valid)} to validate by {describe(config.language)}", flush=True)
 
     # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
-    from t5_pegasus.text.tokenizer import PegasusTokenizer
+    from t5_pegasus.text.folder import load_tokenizer
     from t5_pegasus.training import Trainer, build_for_training, distributed
 
     if weights is Weights.RANDOM:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{reason}: training from scratch")
     else:
         print(f"starting from {weights}")
-    tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
+    tokenizer = load_tokenizer(model_dir, flags.user_dict)
     with distributed(config.distribute):
         t5 = build_for_training(model_dir, weights, config)
         Trainer(t5, tokenizer, config, data, flags.output_dir).fit(train, valid, flags.resume)

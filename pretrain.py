@@ -57,16 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
     from t5_pegasus.networks.mt5 import load_mt5
+    from t5_pegasus.text.folder import load_tokenizer
     from t5_pegasus.text.tokenizer import PegasusTokenizer
     from t5_pegasus.training import Pretrainer, build_for_training, distributed, open_pairs
 
-    tokenizer = PegasusTokenizer(model_dir / "vocab.txt", flags.user_dict)
+    tokenizer = load_tokenizer(model_dir, flags.user_dict)
     pairs = open_pairs(flags.train_file, tokenizer, data)
     print(f"{len(pairs)} pairs to train", flush=True)
     with distributed(config.distribute):
         t5 = build_for_training(model_dir, weights, config)
         if flags.mt5_weights:
-            print(load_mt5(t5, flags.mt5_weights, flags.mt5_vocab, tokenizer, config.seed), flush=True)
+            words = PegasusTokenizer(model_dir / "vocab.txt")  # mT5's pieces become its tokens
+            print(load_mt5(t5, flags.mt5_weights, flags.mt5_vocab, words, config.seed), flush=True)
         Pretrainer(t5, config, flags.output_dir, model_dir).fit(pairs, flags.resume)
     print(f"the model is in {flags.output_dir}")
     return 0

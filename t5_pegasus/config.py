@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 
+from . import hugging_face_config
 from .errors import DataError, OptionError
 from .files import read_json
 
@@ -96,11 +97,24 @@ MOST_WORKERS = 1024  # processes: more than any machine has cores for, and than 
 _LARGEST_SIZE = 2**24  # of a network: what is beyond is a mistake, and would not be a number in other libraries
 
 
+T5_PEGASUS, PEGASUS = "t5_pegasus", "pegasus"
+MODEL_TYPES = (T5_PEGASUS, *hugging_face_config.READERS)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a T5-PEGASUS network, under bert4keras's names: what `config.json` in a model directory holds.
+    """The shape of a network, under bert4keras's names: what `config.json` in a model directory holds.
 
-    Unknown keys in the file are ignored, since configs in the wild carry notes of other tools.
+    A Hugging Face `config.json` is read too (see `hugging_face_config`). Unknown keys in the file are ignored, since
+    configs in the wild carry notes of other tools.
+
+    Attributes:
+        num_decoder_layers: 0 is as many as the encoder has, `num_hidden_layers`.
+        hidden_act: activations of the feed-forward layers, two where they are gated.
+        scale_output: multiply the decoder's output by hidden_size ** -0.5 before the head.
+        max_position_embeddings: absolute positions, of PEGASUS; 0 where there are none.
+        scale_embedding: multiply embeddings by hidden_size ** 0.5.
+        model_type: the blocks of the network, one of MODEL_TYPES.
     """
 
     vocab_size: int
@@ -116,12 +130,22 @@ class ModelConfig:
     relative_attention_max_distance: int = 128
     cross_position_bias: bool = True
     tie_word_embeddings: bool = False
+    num_decoder_layers: int = 0
+    scale_output: bool = True
+    layer_norm_epsilon: float = 1e-6
+    max_position_embeddings: int = 0
+    scale_embedding: bool = False
+    model_type: str = T5_PEGASUS
 
     def __post_init__(self) -> None:
         """Raise OptionError for a size or a rate that no network can have."""
+        require(self.model_type in MODEL_TYPES, f"model_type must be one of {', '.join(MODEL_TYPES)}", self.model_type)
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         others = ("relative_attention_num_buckets", "relative_attention_max_distance")
         require_at_least(self, 1, *sizes, "attention_head_size")
+        require_at_least(self, 0, "num_decoder_layers")
+        require_at_least(self, 1 if self.model_type == PEGASUS else 0, "max_position_embeddings")
+        require_positive(self, "layer_norm_epsilon")
         require_at_least(self, 4, "relative_attention_num_buckets")
         require_between(self, 1, _LARGEST_SIZE, *sizes, "attention_head_size", *others)
         # Half the buckets of one direction are exact; the log-spaced rest must reach beyond them.
@@ -132,8 +156,10 @@ class ModelConfig:
             self.relative_attention_max_distance,
         )
         require_share(self, "hidden_dropout_prob", "attention_probs_dropout_prob")
-        # The feed-forward layers of T5 1.1 are gated: one activation for the gate, one for what it lets through.
-        require(len(self.hidden_act) == 2, "hidden_act must be two activations", list(self.hidden_act))
+        # Gated feed-forward layers have one activation for the gate, one for what it lets through.
+        is_gated = self.model_type == T5_PEGASUS
+        rule = f"hidden_act must be {'two activations' if is_gated else 'one or two activations'}"
+        require(len(self.hidden_act) in ((2,) if is_gated else (1, 2)), rule, list(self.hidden_act))
 
     @classmethod
     def load(cls, model_dir: str | Path, **overrides: Any) -> Self:
@@ -150,6 +176,8 @@ class ModelConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in overrides:
             require(name in fields, f"config overrides must be among {', '.join(fields)}", name)
+        if hugging_face_config.is_hugging_face(values):
+            values = hugging_face_config.model_values(values, path)
         values = {name: value for name, value in {**values, **overrides}.items() if name in fields}
         for name, field in fields.items():
             if name not in values:
@@ -167,6 +195,16 @@ class ModelConfig:
                 kind = cast(type, field.type)
                 require(type(value) is kind, f"{name} in {path} must be {kind.__name__}", repr(value))
         return cls(**values)
+
+    @property
+    def decoder_layers(self) -> int:
+        """Layers of the decoder."""
+        return self.num_decoder_layers or self.num_hidden_layers
+
+    @property
+    def embedding_scale(self) -> float:
+        """Factor of the embeddings."""
+        return self.hidden_size**0.5 if self.scale_embedding else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as `config.json` has them."""
@@ -220,10 +258,15 @@ class GenerationConfig(Options):
     num_return_sequences: int = option(1, "titles per text, best first; at most num_beams, or so many are drawn")
     batch_tokens: int = option(8192, "tokens of texts, times beams, that are decoded together; changes no title")
     early_stopping: bool = option(False, "stop at the first finished titles, though a better one may be under way")
+    refill_beams: bool = option(
+        False, "search as transformers: a beam that ends is replaced by the next best (see docs/decoding.md)"
+    )
     repetition_penalty: float = option(
         1.0, "log-probabilities of tokens already written are multiplied by it; 1 is off"
     )
     suppress_tokens: tuple[int, ...] = option((), "ids of tokens that are never written, with commas between them")
+    forced_bos_token_id: int | None = option(None, "id of the token that every title begins with")
+    forced_eos_token_id: int | None = option(None, "id of the token that a title of max_new_tokens ends with")
     title_prefix: str = option("", "what every title begins with, in the spelling that the tokenizer gives it")
     num_beam_groups: int = option(1, "groups that the beams are divided into, each to find other titles")
     diversity_penalty: float = option(0.0, "taken off for each earlier group that writes the same token there")
@@ -239,6 +282,7 @@ class GenerationConfig(Options):
             self, 1, "num_beams", "max_new_tokens", "num_return_sequences", "batch_tokens", "num_beam_groups"
         )
         require_at_least(self, 0, "min_new_tokens", "no_repeat_ngram_size", "diversity_penalty", "top_k", "seed")
+        require_at_least(self, 0, "forced_bos_token_id", "forced_eos_token_id")
         require_finite(self, "length_penalty", "repetition_penalty", "diversity_penalty", "temperature")
         # Beyond, a length to this power is no longer a number.
         require_between(self, -10, 10, "length_penalty")
@@ -268,6 +312,7 @@ class GenerationConfig(Options):
             self.num_beams % groups == 0, f"num_beams must be a multiple of num_beam_groups ({groups})", self.num_beams
         )
         if groups > 1:  # or all groups would find the same
+            require(not self.refill_beams, "refill_beams must be off with num_beam_groups", self.refill_beams)
             require(self.diversity_penalty > 0, "diversity_penalty must be above 0 with num_beam_groups", 0)
 
     @classmethod
@@ -296,6 +341,8 @@ class GenerationConfig(Options):
             left_out.add("num_return_sequences")
         if beams % values.get("num_beam_groups", 1):
             left_out.update(("num_beam_groups", "diversity_penalty"))
+        if values.get("num_beam_groups", 1) > 1:
+            left_out.add("refill_beams")
         if values.get("min_new_tokens", 0) > values.get("max_new_tokens", cls.max_new_tokens):
             left_out.add("min_new_tokens")
         return cls.make(**{name: value for name, value in values.items() if name in given or name not in left_out})
@@ -305,22 +352,47 @@ class GenerationConfig(Options):
         """Titles of a text that are under way at once."""
         return self.num_return_sequences if self.do_sample else self.num_beams
 
+    @property
+    def refills(self) -> bool:
+        """Whether there are beams that can be replaced."""
+        return self.refill_beams and self.num_beams > 1
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; {} if it is missing. Raises DataError for anything else."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}
+
 
 GENERATION_FILE = "generation_config.json"
 _BEAM_OPTIONS = ("early_stopping", "num_beam_groups", "diversity_penalty")
 _SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "seed")
 
 
+def read_generation_file(model_dir: str | Path) -> dict[str, Any]:
+    """Return what generation_config.json of a model directory holds; {} without it.
+
+    Hugging Face's folders of before 2023 have none and the options of generation in config.json: these, without the
+    ids of special tokens (see `text.special_tokens`). Raises DataError for a malformed file.
+    """
+    values = read_json_object(Path(model_dir) / GENERATION_FILE)
+    model = read_json_object(Path(model_dir) / "config.json")
+    if not values and hugging_face_config.is_hugging_face(model):
+        values = {name: model[name] for name in hugging_face_config.GENERATION_NAMES if model.get(name) is not None}
+    return values
+
+
 def read_generation_defaults(model_dir: str | Path) -> dict[str, Any]:
     """Return the options in generation_config.json of a model directory, under Hugging Face's names; {} without it.
 
-    Keys of other tools are ignored. Raises DataError for a malformed file, OptionError for a value that is not allowed.
+    Keys of other tools are ignored. What a Hugging Face folder says, and what it leaves out, means what it means to
+    transformers. Raises DataError for a malformed file, OptionError for a value that is not allowed.
     """
-    path = Path(model_dir) / GENERATION_FILE
-    try:
-        values = read_json(path)
-    except FileNotFoundError:
-        return {}
+    path, values = Path(model_dir) / GENERATION_FILE, read_generation_file(model_dir)
+    if hugging_face_config.is_of_hugging_face(read_json_object(Path(model_dir) / "config.json")):
+        values = hugging_face_config.generation_values(values)
     fields = {field.name for field in dataclasses.fields(GenerationConfig)}
     try:
         defaults = GenerationConfig.names(**{name: value for name, value in values.items() if name in fields})

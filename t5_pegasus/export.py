@@ -10,6 +10,7 @@ from .engines.onnx_export import ExportConfig, export_model
 from .files import check_new_folder
 from .locations import choose_model_dir, find_weights
 from .networks.t5 import build_model
+from .text.folder import tokenizer_files
 from .text.prompts import Prompt, read_prompt
 
 
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = find_weights(model_dir, flags.weights)
     own = read_prompt(weights.parent, model_dir) or Prompt()
     prompt = cli.config_from(flags, DataConfig).prompt(own)
-    t5 = build_model(model_dir, weights)
-    export_model(t5, model_dir / "vocab.txt", flags.output_dir, config.quantize, weights, prompt)
+    t5, vocab_file = build_model(model_dir, weights), model_dir / tokenizer_files(model_dir)[0]
+    export_model(t5, vocab_file, flags.output_dir, config.quantize, weights, prompt)
     print(f"exported to {flags.output_dir}", file=sys.stderr)
     return 0
 

@@ -16,8 +16,16 @@ BASE_MODEL_DIR = ROOT / "chinese_t5_pegasus_base"
 _TINY = "chinese_t5_pegasus_tiny"
 TINY_MODEL_DIR = (ROOT if (ROOT / _TINY).is_dir() else PACKAGE) / _TINY  # in the wheel it is inside the package
 
+# One of them is in every model directory; the first that is there defines the tokens (see `text.folder`).
+VOCABULARY_FILES = ("spiece.model", "vocab.txt", "tokenizer.json")
+
 FINE_TUNED = "best_model.weights"
-PRETRAINED = ("model.ckpt", "model.safetensors")
+CHECKPOINT = "model.ckpt"
+# Hugging Face's files are read too, safetensors first, which can hold nothing but tensors.
+PRETRAINED = (
+    *(CHECKPOINT, "model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 
 
 class Weights(enum.Enum):
@@ -64,7 +72,7 @@ def locate_weights(
             check_weights(found)
             return found
     if Weights.FINE_TUNED not in kinds:
-        raise CheckpointError(f"no {' or '.join(PRETRAINED)} in {model_dir}")
+        raise CheckpointError(f"no {' or '.join(PRETRAINED[:2])} in {model_dir}")
     raise CheckpointError(
         f"no {FINE_TUNED} in {run_dir} or {model_dir}: "
         f"make it with `python finetune.py --model_dir {model_dir} --output_dir {run_dir}`"
@@ -96,11 +104,12 @@ def choose_model_dir(model_dir: str | Path | None) -> Path:
         print(f"no weights in {BASE_MODEL_DIR.name}/, using {TINY_MODEL_DIR.name}/", file=sys.stderr)
         return TINY_MODEL_DIR
     path = Path(model_dir)
-    for name in ("config.json", "vocab.txt"):
-        if not (path / name).is_file():
+    for names in (("config.json",), VOCABULARY_FILES):
+        if not any((path / name).is_file() for name in names):
             hint = f"; {path / 'README.md'} says where to get it" if (path / "README.md").is_file() else ""
             raise OptionError(
-                f"model_dir must be a directory with config.json and vocab.txt, got {path} without {name}{hint}"
+                f"model_dir must be a directory with config.json and vocab.txt, got {path} without "
+                f"{' or '.join(names)}{hint}"
             )
     return path
 

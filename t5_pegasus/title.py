@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self, overload
 
 import tqdm
 
-from .config import GenerationConfig, read_generation_defaults
+from .config import GenerationConfig, ModelConfig, read_generation_defaults
 from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
 from .decoding.options import DataConfig
 from .decoding.search import Candidate, check_prefix
@@ -16,9 +16,9 @@ from .engines.choice import check_engine, load_decoder, make_decoder
 from .engines.exported import is_exported
 from .errors import OptionError
 from .locations import TO_GENERATE, Weights, choose_model_dir, locate_weights
+from .text.folder import load_tokenizer
 from .text.prompts import Prompt, read_prompt, with_prompt
 from .text.protocol import Tokenizer
-from .text.tokenizer import PegasusTokenizer
 
 
 class Hypothesis(NamedTuple):
@@ -59,6 +59,7 @@ class AutoTitle:
     Attributes:
         generation_defaults: options that `generate` and its like use unless others are given; of a model that was
             loaded, what its generation_config.json says.
+        max_positions: tokens that the model can read or write at once; 0 where there is no limit.
         prompt: what stands around every text unless options say otherwise; of a model that was loaded, what prompt.json
             beside its weights says, else that of its directory.
 
@@ -72,6 +73,8 @@ class AutoTitle:
         self.decoder, self.tokenizer = make_decoder(t5, tokenizer, engine), tokenizer
         self.generation_defaults: dict[str, Any] = {}
         self.prompt = Prompt()
+        config = getattr(t5, "config", None)  # stock models have none, and no absolute positions
+        self.max_positions = 0 if config is None else config.max_position_embeddings
 
     @classmethod
     def load(
@@ -102,7 +105,8 @@ class AutoTitle:
         title = cls.__new__(cls)
         model_dir = choose_model_dir(model_dir)
         title.generation_defaults = read_generation_defaults(model_dir)
-        title.tokenizer = PegasusTokenizer(model_dir / "vocab.txt", user_dict)
+        title.max_positions = ModelConfig.load(model_dir).max_position_embeddings
+        title.tokenizer = load_tokenizer(model_dir, user_dict)
         title.prompt = read_prompt(*_folders(model_dir, weights, output_dir)) or Prompt()
         title.decoder = load_decoder(model_dir, weights, engine, title.tokenizer, output_dir)
         return title
@@ -261,20 +265,33 @@ class AutoTitle:
         if not text.strip():
             return NO_TEXT
         reader = with_prompt(self.tokenizer, data.prompt(self.prompt))
-        return LONG_TEXT[data.long_text](reader, text, data.max_source_length)
+        length = data.max_source_length
+        if self.max_positions:  # of PEGASUS, which can read no more at once
+            length = min(length, self.max_positions)
+        return LONG_TEXT[data.long_text](reader, text, length)
 
     def encode_prefix(self, config: GenerationConfig) -> list[int]:
         """Return the tokens that every title begins with.
 
-        Raises OptionError for a prefix that the vocabulary cannot spell or that has a suppressed token, and for a
-        suppressed token that the vocabulary does not have.
+        Raises OptionError for longer titles than the model has positions, for a prefix that the vocabulary cannot spell
+        or that has a suppressed token, and for an id that the vocabulary does not have.
         """
         size, text = self.tokenizer.vocab_size, config.title_prefix
+        if 0 < self.max_positions < config.max_new_tokens:
+            raise OptionError(
+                f"max_new_tokens must be at most {self.max_positions}, the positions of the model, "
+                f"got {config.max_new_tokens}"
+            )
         if max(config.suppress_tokens, default=0) >= size:
             raise OptionError(f"suppress_tokens must be ids below {size}, got {max(config.suppress_tokens)}")
-        prefix = self.tokenizer.encode_prefix(text)
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            if (getattr(config, name) or 0) >= size:
+                raise OptionError(f"{name} must be an id below {size}, got {getattr(config, name)}")
+        prefix = self.tokenizer.encode_prefix(text) if text else []
         if self.tokenizer.unk_id in prefix or (text and not prefix):
             raise OptionError(f"title_prefix must be made of what the vocabulary has, got {text!r}")
+        if config.forced_bos_token_id is not None:
+            prefix = [config.forced_bos_token_id, *prefix]
         if set(prefix) & set(config.suppress_tokens):
             raise OptionError(f"title_prefix must hold none of suppress_tokens, got {text!r}")
         check_prefix(prefix, config)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,9 +199,26 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
             return number, position
 
 
+# Hugging Face's: archives of PyTorch, and indices of shards, each a file of weights
+
+
+def _check_archive(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive of PyTorch 1.6 or later; save the model again as safetensors")
+
+
+def _check_index(path: Path) -> None:
+    for file in sorted(set(json.loads(path.read_bytes())["weight_map"].values())):
+        if Path(file).name != file or not path.with_name(file).is_file():
+            raise ValueError(f"it lists {file}, which is not a file of weights beside it")
+        check_weights(path.with_name(file))
+
+
 # A row a format, by its name. A safetensors file begins with the length of its header, in 8 bytes.
 FORMATS = {
     "HDF5": Format(lambda path: starts_with(path, 0, _HDF5_MAGIC), _check_hdf5),
     "safetensors": Format(lambda path: starts_with(path, 8, b"{"), _check_safetensors),
     "a TensorFlow checkpoint": Format(lambda path: path.with_name(f"{path.name}.index").exists(), _check_checkpoint),
+    "PyTorch's": Format(lambda path: path.suffix == ".bin" or starts_with(path, 0, b"PK\x03\x04"), _check_archive),
+    "an index of shards": Format(lambda path: path.name.endswith(".index.json") and path.is_file(), _check_index),
 }

@@ -1,8 +1,10 @@
 """Fixtures that several test files share."""
 
 import contextlib
+import functools
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -58,6 +60,25 @@ def other_user():
             os.setresuid(0, 0, 0)
 
     return become
+
+
+@pytest.fixture(scope="session")
+def hugging_face(tmp_path_factory) -> Path:
+    """Return a folder of model directories that transformers wrote; `tests/golden/make_hugging_face.py` made them."""
+    folder, golden = tmp_path_factory.mktemp("hugging_face"), ROOT / "tests" / "golden" / "hugging_face"
+    shutil.copytree(golden, folder, dirs_exist_ok=True)
+    for path in golden.iterdir():
+        if path.is_dir() and not (path / "vocab.txt").exists():
+            shutil.copyfile(golden / "spiece.model", folder / path.name / "spiece.model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hugging_face_t5(hugging_face):
+    """Return a function that builds the network of one of these folders, giving logits, once."""
+    from t5_pegasus.networks.t5 import build_model
+
+    return functools.cache(lambda name: build_model(hugging_face / name, with_lm="linear"))
 
 
 @pytest.fixture(scope="session")

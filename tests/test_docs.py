@@ -55,8 +55,10 @@ NOT_RUN = {
     "python benchmarks/tables.py": "writes the page itself; test_tables_are_up_to_date has it",
 }
 
-# Pages that train more than once.
-SLOW = {"docs/english.md", "docs/fine-tuning.md", "docs/pretraining.md", "docs/results.md"}
+# Pages that train more than once, or load several models.
+SLOW = {
+    *("docs/english.md", "docs/fine-tuning.md", "docs/hugging-face.md", "docs/pretraining.md", "docs/results.md"),
+}
 
 # Flags of other programs.
 FOREIGN_FLAGS = {"--extra"}
@@ -89,6 +91,8 @@ MADE = {
         "gather.onnx",
         "train.jsonl.gz",
         "spiece.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "titles.jsonl",
         "prompt.json",
         "tensorboard/",
@@ -367,7 +371,18 @@ def desk(tmp_path_factory) -> Path:
         with gzip.open(desk / name, "wt", encoding="utf-8") as file:
             file.writelines(articles[:8])
     _put_mt5(desk)
+    _put_hugging_face(desk)
     return desk
+
+
+def _put_hugging_face(desk: Path) -> None:
+    """Put down folders of Hugging Face's models, those of tests/golden, under the names of the hub."""
+    golden = ROOT / "tests" / "golden" / "hugging_face"
+    names = {"flan-t5-base": "flan_t5", "t5-small": "t5", "mT5_multilingual_XLSum": "mt5", "uer_pegasus": "uer_pegasus"}
+    for name, source in names.items():
+        shutil.copytree(golden / source, desk / name)
+        if not (desk / name / "vocab.txt").exists():
+            shutil.copyfile(golden / "spiece.model", desk / name / "spiece.model")
 
 
 def _put_mt5(desk: Path) -> None:

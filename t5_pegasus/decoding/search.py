@@ -122,9 +122,31 @@ class BeamState:
         chosen = tokens[rows, candidate_index]
         self._append(rows, chosen, log_probs)
         ended = chosen == end_id
+        if self.config.refills:
+            self._refill(ended)
+            return
         self.finished += self._candidates(ended)
         np.subtract.at(self.slots, self.groups[ended], 1)
         self._keep(~ended)
+
+    def _refill(self, ended: np.ndarray) -> None:
+        """Finish titles and keep `num_beams` rows that have not ended, of twice as many in the order of their sums.
+
+        As in transformers' beam search, only the best `num_beams` rows become titles, when they end and when
+        `max_new_tokens` stops them.
+        """
+        first = np.arange(len(ended)) < self.config.num_beams
+        self.finished += self._candidates(ended & first)
+        going_on = ~ended
+        if self.prefixes.shape[1] == self.config.max_new_tokens:
+            self._keep(going_on & first)
+        else:
+            self._keep(going_on & (np.cumsum(going_on) <= self.config.num_beams))
+
+    def end_all(self, token: int) -> None:
+        """Append a given token, which costs nothing, to every row."""
+        rows = np.arange(len(self.sums))
+        self._append(rows, np.full(len(rows), token), np.zeros(len(rows)))
 
     def _append(self, rows: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray) -> None:
         self.prefixes = np.concatenate([self.prefixes[rows], tokens[:, None].astype(np.int32)], axis=1)
@@ -144,6 +166,8 @@ class BeamState:
         config = self.config
         if not len(self.sums):
             return True
+        if config.refills:
+            return self._cannot_improve()
         if config.do_sample or len(self._distinct(self.finished)) < config.num_return_sequences:
             return False
         if config.early_stopping:
@@ -154,6 +178,17 @@ class BeamState:
         bound = max(float(self.sums.max()) / length**config.length_penalty for length in lengths)
         worst = sorted(title.score for title in self._distinct(self.finished))[-config.num_return_sequences]
         return bool(worst >= bound)
+
+    def _cannot_improve(self) -> bool:
+        """Return whether transformers' beam search would end: `num_beams` titles, none worse than the best live row.
+
+        It compares with the row's score at its present length, though a longer title may have a better one.
+        """
+        best = sorted((title.score for title in self.finished), reverse=True)[: self.config.num_beams]
+        if len(best) < self.config.num_beams:
+            return False
+        live = float(self.sums.max()) / self.prefixes.shape[1] ** self.config.length_penalty
+        return self.config.early_stopping or best[-1] >= live
 
     def titles(self) -> list[Candidate]:
         """Return the best titles, at least one, best first; rows stopped by `max_new_tokens` are titles too."""
@@ -197,7 +232,8 @@ def best_beams(beams: BeamState, tokens: np.ndarray, log_probs: np.ndarray) -> C
             times = (tokens[members][..., None] == taken).sum(axis=-1)  # [members, top]
             log_probs[members] -= beams.config.diversity_penalty * times
         totals = beams.sums[members, None] + log_probs[members]  # [members, top]
-        best = np.argsort(-totals, axis=None, kind="stable")[: beams.slots[group]]
+        count = beams.slots[group] * (2 if beams.config.refills else 1)
+        best = np.argsort(-totals, axis=None, kind="stable")[:count]
         best = best[np.isfinite(totals.ravel()[best])]
         best_members, best_index = np.unravel_index(best, totals.shape)
         rows, candidate_index = np.append(rows, members[best_members]), np.append(candidate_index, best_index)
@@ -273,7 +309,9 @@ class BatchDecoder:
         batch = live = list(range(len(states)))
         width = 1
         engine_state = self.engine.start(make_inputs(sources))
-        top = min(config.top_k or _WHOLE_VOCABULARY, _WHOLE_VOCABULARY) if config.do_sample else config.num_beams
+        top = config.num_beams * (2 if config.refills else 1)
+        if config.do_sample:
+            top = min(config.top_k or _WHOLE_VOCABULARY, _WHOLE_VOCABULARY)
         for position in range(config.max_new_tokens):
             live = [
                 index for index in live if not states[index].is_settled() and (is_wanted is None or is_wanted(index))
@@ -283,6 +321,11 @@ class BatchDecoder:
             # When sources leave the batch, all that stay are copied: so they leave several at a time.
             if len(live) <= _SHRINK_BELOW * len(batch):
                 batch = live
+            if config.forced_eos_token_id is not None and position == config.max_new_tokens - 1:
+                for index in live:
+                    states[index].end_all(config.forced_eos_token_id)
+                yield
+                return
             step = _Step([states[index] for index in batch], [index in live for index in batch], width)
             width = step.width
             forced = position < len(prefix)

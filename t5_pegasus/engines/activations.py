@@ -5,7 +5,14 @@ from collections.abc import Iterable
 from ..errors import OptionError
 
 # bert4keras's names in config.json, and the operation that an engine has for each. Its "gelu" is the exact one.
-OPERATIONS = {"linear": "linear", "relu": "relu", "gelu": "gelu", "gelu_erf": "gelu", "gelu_tanh": "gelu_tanh"}
+OPERATIONS = {
+    "linear": "linear",
+    "relu": "relu",
+    "swish": "swish",
+    "gelu": "gelu",
+    "gelu_erf": "gelu",
+    "gelu_tanh": "gelu_tanh",
+}
 
 
 def check_activations(names: Iterable[str]) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 from ..config import ModelConfig
 from ..errors import CheckpointError, PegasusError
 from ..files import read_json
+from ..text.folder import tokenizer_files
+from ..text.subwords import VOCABULARY_FILE
 
 GRAPHS = 4  # version of the graphs' inputs and outputs and of this folder; raised when either changes
 
 ENCODER, DECODER, GATHER = GRAPH_FILES = ("encoder.onnx", "decoder.onnx", "gather.onnx")
-VOCABULARY, CONFIG = "vocab.txt", "config.json"
+CONFIG = "config.json"
 
 
 def data_file(graph: str) -> str:
@@ -27,7 +29,7 @@ def data_file(graph: str) -> str:
 
 
 WEIGHT_FILES = (data_file(ENCODER), data_file(DECODER))  # the gather graph has no weights
-FILES = (*GRAPH_FILES, *WEIGHT_FILES, VOCABULARY, CONFIG)
+FILES = (*GRAPH_FILES, *WEIGHT_FILES, VOCABULARY_FILE, CONFIG)  # of T5-PEGASUS; others have another tokenizer's
 
 _EXPORT_AGAIN = "export it again with `python -m t5_pegasus.export`"
 
@@ -47,7 +49,10 @@ def shipped_export(model_dir: str | Path, weights: str | Path) -> Path | None:
         is_same = check_export(folder) == ModelConfig.load(model_dir)
         values = read_json(folder / CONFIG)
         is_same &= values.get("weights_sha256") == file_hash(weights)
-        is_same &= file_hash(folder / VOCABULARY) == file_hash(Path(model_dir) / VOCABULARY)
+        is_same &= tokenizer_files(folder) == tokenizer_files(model_dir)
+        is_same &= all(
+            file_hash(folder / name) == file_hash(Path(model_dir) / name) for name in tokenizer_files(folder)
+        )
     except (OSError, PegasusError):
         return None
     return folder if is_same else None
@@ -63,7 +68,7 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
     values = {
         **settings,
         "graphs": GRAPHS,
-        "sha256": {name: file_hash(folder / name) for name in (*GRAPH_FILES, VOCABULARY)},
+        "sha256": {name: file_hash(folder / name) for name in (*GRAPH_FILES, *tokenizer_files(folder))},
         "bytes": {name: (folder / name).stat().st_size for name in WEIGHT_FILES},
     }
     text = json.dumps({**values, "config_sha256": _hash_of(values)}, indent=2)
@@ -87,7 +92,7 @@ def check_export(model_dir: str | Path) -> ModelConfig:
             raise CheckpointError(f"{model_dir} was exported by another version of t5_pegasus: {_EXPORT_AGAIN}")
         if values.pop("config_sha256", None) != _hash_of(values):
             raise CheckpointError(f"{model_dir / CONFIG} was altered after the export: {_EXPORT_AGAIN}")
-        for name in (*GRAPH_FILES, VOCABULARY):
+        for name in (*GRAPH_FILES, *tokenizer_files(model_dir)):
             if file_hash(model_dir / name) != values["sha256"][name]:
                 raise CheckpointError(f"{model_dir / name} is not the file that was exported: {_EXPORT_AGAIN}")
         for name in WEIGHT_FILES:

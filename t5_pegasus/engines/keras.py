@@ -21,6 +21,7 @@ from .activations import OPERATIONS, check_activations
 _ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "linear": tf.identity,
     "relu": tf.nn.relu,
+    "swish": tf.nn.swish,
     "gelu": tf.nn.gelu,
     "gelu_tanh": functools.partial(tf.nn.gelu, approximate=True),
 }

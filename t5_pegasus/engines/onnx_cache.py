@@ -13,8 +13,10 @@ from pathlib import Path
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from ..files import atomic_folder, only_writer, temporary_folder
+from ..locations import VOCABULARY_FILES
+from ..text.folder import tokenizer_files
 from .activations import check_activations
-from .exported import CONFIG, FILES, GRAPHS, VOCABULARY, check_export
+from .exported import CONFIG, FILES, GRAPHS, check_export
 
 _HOUR = 3600
 _HASHES = "[0-9a-f]{16}-[0-9a-f]{16}"  # the name of an export: a hash of the weights, one of the model
@@ -35,7 +37,8 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     model_dir, weights = Path(model_dir), Path(weights)
     check_activations(ModelConfig.load(model_dir).hidden_act)
     weights_hash = _hash(_weight_files(weights))
-    name = f"{weights_hash}-{_hash((model_dir / CONFIG, model_dir / VOCABULARY), str(GRAPHS))}"
+    model_files = (model_dir / name for name in (CONFIG, *tokenizer_files(model_dir)))
+    name = f"{weights_hash}-{_hash(model_files, str(GRAPHS))}"
     folders = _cache_folders(weights)
     for export in (folder / name for folder in folders):
         if _is_usable(export):
@@ -74,7 +77,7 @@ def _first_writable(folders: Iterable[Path], name: str) -> Path | None:
     """Return the first folder that an export of this name can be written to; None if there is none."""
     for folder in folders:
         try:
-            for path in (folder / name, *(folder / name / file for file in FILES)):
+            for path in (folder / name, *(folder / name / file for file in (*FILES, *VOCABULARY_FILES))):
                 # Another user's, and perhaps whole: it is not ours to replace.
                 if os.path.lexists(path) and not os.access(path, os.R_OK):
                     raise PermissionError(0, f"cannot read {path}")
@@ -92,7 +95,7 @@ def _export(model_dir: Path, weights: Path, target: Path) -> None:
 
     try:
         with atomic_folder(target, check=_refuse_usable) as folder:
-            write_export(build_model(model_dir, weights), model_dir / VOCABULARY, folder)
+            write_export(build_model(model_dir, weights), model_dir / tokenizer_files(model_dir)[0], folder)
     except FileExistsError:
         if not _is_usable(target):
             raise

@@ -1,18 +1,22 @@
 """Write an exported model (see `exported`): graphs, their weights as external data, vocabulary and config.json."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import onnx
 from onnx import helper
 
-from ..config import GENERATION_FILE, check_choices, option
+from ..config import GENERATION_FILE, check_choices, option, read_generation_file
 from ..files import atomic_folder
+from ..locations import VOCABULARY_FILES
 from ..networks.description import Network
 from ..networks.t5 import PegasusT5, network_of
 from ..text.prompts import Prompt, write_prompt
-from .exported import DECODER, ENCODER, GATHER, VOCABULARY, data_file, file_hash, write_config
+from ..text.special_tokens import CONFIG_FILES
+from ..text.subwords import VOCABULARY_FILE
+from .exported import DECODER, ENCODER, GATHER, data_file, file_hash, write_config
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
 
 _GRAPHS = {ENCODER: encoder_graph, DECODER: decoder_graph, GATHER: gather_graph}
@@ -43,7 +47,7 @@ def export_model(
 
     Args:
         t5: the model, as `build_model` returns it.
-        vocab_file: copied beside the graphs, with the generation_config.json that is beside it, if there is one.
+        vocab_file: copied beside the graphs, with the tokenizer's configs and the options of generation beside it.
         output_dir: made; must not exist, or be empty.
         quantize: "no" for float32, or "int8".
         weights: the file of the model's weights, whose hash the export keeps (see `exported.shipped_export`).
@@ -63,10 +67,15 @@ def write_export(
 ) -> None:
     """Write the files of an export to an empty folder; see `export_model`."""
     write_graphs(network_of(t5), folder, quantize)
-    shutil.copyfile(vocab_file, folder / VOCABULARY)
-    generation_file = Path(vocab_file).with_name(GENERATION_FILE)
-    if generation_file.is_file():
-        shutil.copyfile(generation_file, folder / GENERATION_FILE)
+    vocab_file = Path(vocab_file)
+    is_usual = vocab_file.name in VOCABULARY_FILES
+    shutil.copyfile(vocab_file, folder / (vocab_file.name if is_usual else VOCABULARY_FILE))
+    for name in CONFIG_FILES:
+        if vocab_file.with_name(name).is_file():
+            shutil.copyfile(vocab_file.with_name(name), folder / name)
+    generation = read_generation_file(vocab_file.parent)
+    if generation:
+        (folder / GENERATION_FILE).write_text(f"{json.dumps(generation, indent=2)}\n", encoding="utf-8")
     settings = {**t5.config.to_dict(), "quantize": quantize, "opset": OPSET}
     if weights is not None and Path(weights).is_file():
         settings["weights_sha256"] = file_hash(Path(weights))

@@ -47,6 +47,7 @@ _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "linear": None,
     "relu": ("Relu", {}),
+    "swish": ("QuickGelu", {"alpha": 1.0, "domain": MICROSOFT}),
     "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
 }

@@ -61,9 +61,10 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
         Raises OptionError for sampling and groups of beams, which bert4keras does not have.
         """
-        if config.do_sample or config.num_beam_groups > 1:
+        if config.do_sample or config.num_beam_groups > 1 or config.refills or config.forced_eos_token_id is not None:
             raise OptionError(
-                "engine reference has beam search only; take keras or onnx for do_sample, num_beam_groups"
+                "engine reference has bert4keras's beam search only; take keras or onnx for do_sample, "
+                "num_beam_groups, refill_beams and forced_eos_token_id"
             )
         check_prefix(prefix, config)
         config = suppress(config, self.unused_ids)

@@ -1,4 +1,4 @@
-"""Weights in and out of files: TensorFlow checkpoints, Keras HDF5, safetensors.
+"""Weights in and out of files: TensorFlow checkpoints, Keras HDF5, safetensors, and in from Hugging Face's.
 
 Every weight of the network has one name, that of a T5 checkpoint (`decoder/block_003/layer_001/…/q`). A format is a
 reader into a dict of such names, a writer, and a row in `FORMATS`.
@@ -19,7 +19,9 @@ from ..errors import CheckpointError
 from ..files import atomic_path, temporary_folder
 from ..weight_files import starts_with
 from .backend import keras, tf
+from .hugging_face import is_hugging_face, with_our_names
 from .t5_description import EMBEDDING, HEAD
+from .tensor_files import INDEX_SUFFIX, is_pickled, open_tensors
 
 Weights = dict[str, np.ndarray]
 
@@ -44,7 +46,8 @@ def load_weights(t5: Any, path: str | Path) -> None:
         t5: bert4keras's T5 object, as `build_model` returns it.
         path: a TensorFlow checkpoint (its prefix, such as `model.ckpt`) with either kind of official names,
             `layer_norm` or `rms_norm`; an HDF5 file of Keras's `save_weights` (2.3.1 or later), whatever its name; a
-            safetensors file of `save_weights`. Half precision is widened to float32.
+            safetensors file of `save_weights`; Hugging Face's safetensors or pytorch_model.bin, or the index of their
+            shards. Half precision is widened to float32.
 
     Where the head is tied to the embedding (`tie_word_embeddings`) a file need not have its matrix.
 
@@ -103,9 +106,9 @@ def save_weights(t5: Any, path: str | Path) -> None:
     `.weights.h5`, for which Keras expects its newer layout. Raises CheckpointError if the disk is full or read-only.
     """
     path = Path(path)
-    format_ = next((row for row in FORMATS if path.suffix == row.suffix), HDF5)
+    write = next((row.write for row in FORMATS if row.write and path.suffix == row.suffix), _write_hdf5)
     try:
-        format_.write(path, t5)
+        write(path, t5)
     except (OSError, tf.errors.OpError) as error:
         raise CheckpointError(f"cannot write {path}: {_one_line(error)}") from error
 
@@ -242,8 +245,11 @@ def _write_hdf5(path: Path, t5: Any) -> None:
 # safetensors
 
 
-def _read_safetensors(path: Path, t5: Any) -> Weights:
-    return _transposed_on_disk(safetensors.numpy.load_file(path).items())
+def _read_tensors(path: Path, t5: Any) -> Weights:
+    tensors = open_tensors(path)
+    if is_hugging_face(tensors):
+        return with_our_names(tensors, t5.config)
+    return _transposed_on_disk(tensors.items())
 
 
 def _write_safetensors(path: Path, t5: Any) -> None:
@@ -260,7 +266,7 @@ class Format:
     suffix: str
     recognises: Callable[[Path], bool]
     read: Callable[[Path, Any], Weights]
-    write: Callable[[Path, Any], None]
+    write: Callable[[Path, Any], None] | None = None  # None where it is only read
 
 
 CHECKPOINT = Format(
@@ -268,8 +274,10 @@ CHECKPOINT = Format(
 )
 HDF5 = Format(".h5", lambda path: starts_with(path, 0, b"\x89HDF\r\n\x1a\n"), _read_hdf5, _write_hdf5)
 # A safetensors file begins with the length of its JSON header, in 8 bytes.
-SAFETENSORS = Format(".safetensors", lambda path: starts_with(path, 8, b"{"), _read_safetensors, _write_safetensors)
-FORMATS = (HDF5, SAFETENSORS, CHECKPOINT)
+SAFETENSORS = Format(".safetensors", lambda path: starts_with(path, 8, b"{"), _read_tensors, _write_safetensors)
+SHARDS = Format(INDEX_SUFFIX, lambda path: path.name.endswith(INDEX_SUFFIX) and path.is_file(), _read_tensors)
+PYTORCH = Format(".bin", lambda path: path.is_file() and is_pickled(path), _read_tensors)
+FORMATS = (HDF5, SAFETENSORS, CHECKPOINT, SHARDS, PYTORCH)
 
 
 def _format_of(path: Path) -> Format:

@@ -11,7 +11,6 @@ leaves it out).
 
 import dataclasses
 import importlib
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from ..errors import CheckpointError, DataError, PegasusError
 from ..text.tokenizer import CLS, PAD, SEP, UNK, PegasusTokenizer
 from ..text.words import SPECIAL_TOKENS
-from .checkpoints import Weights, assign_weights, read_weights
+from .checkpoints import assign_weights, read_weights
 from .t5 import PegasusT5
 from .t5_description import EMBEDDING, HEAD
 
@@ -35,10 +34,6 @@ _SPECIAL_PIECES = {
     "[MASK]": ("<extra_id_0>", "▁<extra_id_0>"),
 }
 _WORD_START = "▁"
-
-# Hugging Face writes shared.weight only, but an old file may have these too, and a weight that was never used.
-_SAME_AS_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +71,8 @@ def load_mt5(
         )
     pieces = _load_pieces(spm_file)
     rows = map_vocabulary(tokenizer.tokens, pieces)
-    # Hugging Face's files may be in half precision, in which the means would be rounded.
-    found = {name: value.astype(np.float32, copy=False) for name, value in read_weights(t5, weights).items()}
-    values = _with_our_names(found)
+    # A file may be in half precision, in which the means would be rounded.
+    values = {name: value.astype(np.float32, copy=False) for name, value in read_weights(t5, weights).items()}
     missing = [name for name in (EMBEDDING, HEAD) if name not in values]
     if missing:
         raise CheckpointError(
@@ -158,26 +152,3 @@ def _load_pieces(spm_file: str | Path) -> Any:
         return sentencepiece.SentencePieceProcessor(model_file=str(spm_file))
     except (OSError, RuntimeError) as error:
         raise DataError(f"{spm_file} is not a vocabulary of sentencepiece, such as mT5's spiece.model") from error
-
-
-def _with_our_names(values: Weights) -> Weights:
-    """Return the weights of Hugging Face's MT5 under T5's names; others stay as they are.
-
-    Hugging Face stores all matrices but the embedding as [outputs, inputs], ours are transposed.
-    """
-    if not any(name.endswith(".weight") for name in values):
-        return values
-    shared = next((name for name in ("shared.weight", *_SAME_AS_SHARED) if name in values), None)
-    left_out = {shared, *_SAME_AS_SHARED, *_UNUSED}
-    renamed = {_our_name(name): value.T for name, value in values.items() if name not in left_out}
-    return renamed if shared is None else {EMBEDDING: values[shared], **renamed}
-
-
-def _our_name(name: str) -> str:
-    """Return T5's name of a weight: `encoder.block.0.layer.1.DenseReluDense.wi_0.weight` is `…/wi_0/kernel`."""
-    if name == "lm_head.weight":
-        return HEAD
-    name = re.sub(r"\b(block|layer)\.(\d+)\b", lambda match: f"{match[1]}_{int(match[2]):03}", name)
-    name = name.removesuffix(".weight").replace(".", "/")
-    name = re.sub(r"\b(final_)?layer_norm$", "rms_norm/scale", name)
-    return re.sub(r"(/w[io]\w*)$", r"\1/kernel", name)

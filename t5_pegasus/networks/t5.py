@@ -1,144 +1,29 @@
-"""T5-PEGASUS as a bert4keras model: built from config.json, exact under padding and in mixed precision.
+"""T5-PEGASUS, T5, mT5, PEGASUS as bert4keras models: built from config.json, exact under padding, in mixed precision.
 
 The network is bert4keras's own T5 (its layers, its weight names); the changes are listed in `_LAYERS` and in the
 classes below it, each with its reason. Layers are in the order of stock bert4keras: Keras's `load_weights` goes by that
 order, and is to load the weights of one into the other.
 """
 
-import contextlib
-import contextvars
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig
+from ..config import PEGASUS, ModelConfig
 from ..errors import CheckpointError, OptionError
-from ..locations import TO_BUILD, Weights, locate_weights
-from ..text.tokenizer import read_vocabulary
+from ..locations import TO_BUILD, Weights, locate_weights, pretrained_weights
+from ..text.folder import load_tokenizer
+from .architectures import describe
 from .backend import bert4keras, keras, tf
 from .checkpoints import load_weights, name_variables, named_variables
 from .description import Network
-from .t5_description import EMBEDDING, HEAD, describe_t5
+from .hugging_face import settle_head
+from .layers import Attention, Dropout, EncoderOutputNorm, RMSNorm
+from .pegasus import PegasusBlocks, pegasus_mapping
+from .pegasus_description import positions_of, sinusoids
+from .t5_description import EMBEDDING, HEAD, branch_names
 
 # Rows by which a vocabulary's size is rounded up, at most; an eighth of the tokens in larger ones.
 _PADDING_ROWS = 128
-
-_dropout_seed: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_seed", default=None)
-
-
-@contextlib.contextmanager
-def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
-    """Make dropout inside the `with` a pure function of `seed`, int32 [2], and of the layer.
-
-    Training derives the seed from the step number, so there is no random state to save: a resumed run draws the same
-    numbers, and so does a layer that is computed twice.
-    """
-    token = _dropout_seed.set(seed)
-    try:
-        yield
-    finally:
-        _dropout_seed.reset(token)
-
-
-class Dropout(keras.layers.Layer):  # type: ignore[misc]
-    """Dropout that draws from `dropout_seed`; outside of it, from TensorFlow's own random state."""
-
-    def __init__(self, rate: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.rate = rate
-        self.salt = zlib.crc32(self.name.encode()) % 2**31  # each layer draws its own numbers
-
-    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        """Set a share `rate` of the values to 0 and scale up the others; change nothing in inference."""
-        if not self.rate:
-            return inputs
-
-        def drop() -> tf.Tensor:
-            seed = _dropout_seed.get()
-            shape = tf.shape(inputs)
-            if seed is None:
-                values = tf.random.uniform(shape)
-            else:
-                values = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, self.salt))
-            return tf.where(values >= self.rate, inputs / (1 - self.rate), tf.zeros((), inputs.dtype))
-
-        return keras.backend.in_train_phase(drop, inputs, training=training)
-
-
-class RMSNorm(bert4keras.layers.LayerNormalization):  # type: ignore[misc]
-    """T5's norm, `x / sqrt(mean(x²) + epsilon) * gamma`, with the statistics in float32.
-
-    bert4keras squares in the compute type, which in float16 overflows above |x| = 256; trained T5 models go beyond.
-    """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise the last axis: float [..., hidden] to the same shape and type."""
-        x = tf.cast(inputs, tf.float32)
-        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + self.epsilon)
-        return tf.cast(x * tf.cast(self.gamma, tf.float32), inputs.dtype)
-
-
-class EncoderOutputNorm(RMSNorm):
-    """The encoder's last norm; its output at padding is exactly 0, by which `Attention` recognises it."""
-
-    def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        """Float [batch, source_len, hidden], mask bool [batch, source_len] to the same shape and type."""
-        x = super().call(inputs)
-        return x if mask is None else x * tf.cast(mask, x.dtype)[:, :, None]
-
-
-class Attention(bert4keras.layers.MultiHeadAttention):  # type: ignore[misc]
-    """bert4keras's attention that never sees padding, with biases and softmax in float32, whatever the compute type.
-
-    In `t5.model` the context's mask comes with the encoder's output. `t5.decoder` alone takes an array, which has none:
-    there a position whose values are all 0 is padding. No other position has that, since the encoder ends in a norm.
-    """
-
-    def call(self, inputs: list[tf.Tensor], mask: Any = None, **kwargs: Any) -> tf.Tensor:
-        """Attend, [batch, queries, hidden]; the signature is bert4keras's.
-
-        Args:
-            inputs: float [batch, queries, hidden], twice [batch, keys, hidden], then what `pay_attention_to` takes.
-            mask: of each input, bool [batch, length] or None.
-            kwargs: see `pay_attention_to`.
-        """
-        masks = [None] * len(inputs) if mask is None else list(mask)
-        if masks[2] is None:
-            masks[2] = tf.reduce_any(tf.not_equal(inputs[2], 0), axis=-1)
-        return super().call(inputs, mask=masks, **kwargs)
-
-    def pay_attention_to(self, inputs: list[tf.Tensor], mask: Any = None, **kwargs: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Attend; the signature is bert4keras's.
-
-        Args:
-            inputs: queries [batch, queries, heads, head_size], keys and values [batch, keys, heads, head_size], then
-                the causal mask (bool [queries, keys]) and the position bias [queries, keys, heads], if any.
-            mask: (unused, bool [batch, keys]).
-            kwargs: `a_bias` is true if there is a causal mask, `p_bias` if there is a position bias.
-
-        Returns: attended values [batch, queries, heads, head_size], scores float32 [batch, heads, queries, keys].
-        """
-        query, key, value, *biases = inputs
-        visible = mask[1][:, None, None]
-        if kwargs.get("a_bias"):
-            visible = tf.logical_and(visible, biases.pop(0))
-        scores = tf.cast(tf.einsum("bqhd,bkhd->bhqk", query, key), tf.float32)
-        if kwargs.get("p_bias"):
-            scores += tf.cast(tf.transpose(biases.pop(0), (2, 0, 1)), tf.float32)
-        # Far below any score, and finite: a row of nothing but -inf would give NaN.
-        scores = tf.where(visible, scores, tf.float32.min)
-        weights = tf.nn.softmax(scores, axis=-1)
-        if self.attention_dropout:
-            weights = self.weights_dropout(weights, training=kwargs.get("training"))
-        return tf.einsum("bhqk,bkhd->bqhd", tf.cast(weights, value.dtype), value), scores
-
-    def build(self, input_shape: Any) -> None:
-        """Create the projections and the dropout; bert4keras creates a new dropout layer at each call."""
-        super().build(input_shape)
-        self.weights_dropout = Dropout(self.attention_dropout or 0, name=f"{self.name}-Weights-Dropout")
-
 
 # bert4keras's layers and their replacements. The weights and their names are the same.
 _LAYERS = {
@@ -151,11 +36,8 @@ _LAYERS = {
 class _PegasusMixin:
     """What encoder and decoder have in common: which layers are built, and from which settings."""
 
-    def __init__(
-        self, relative_attention_num_buckets: int, relative_attention_max_distance: int, **kwargs: Any
-    ) -> None:
-        self.relative_attention_num_buckets = relative_attention_num_buckets
-        self.relative_attention_max_distance = relative_attention_max_distance
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        self.config = config
         super().__init__(**kwargs)
 
     @property
@@ -170,10 +52,14 @@ class _PegasusMixin:
             kwargs["dtype"] = "int32"
         elif layer is bert4keras.layers.RelativePositionEmbeddingT5:
             # bert4keras's code has 32 and 128, whatever config.json says.
-            kwargs["input_dim"] = self.relative_attention_num_buckets
-            kwargs["max_distance"] = self.relative_attention_max_distance
-        elif kwargs.get("name") == "Encoder-Output-Norm":
-            layer = EncoderOutputNorm
+            kwargs["input_dim"] = self.config.relative_attention_num_buckets
+            kwargs["max_distance"] = self.config.relative_attention_max_distance
+        elif layer is bert4keras.layers.LayerNormalization:
+            kwargs["epsilon"] = self.config.layer_norm_epsilon
+            if kwargs["name"] == "Encoder-Output-Norm":
+                layer = EncoderOutputNorm
+        elif layer is bert4keras.layers.ScaleOffset and not self.config.scale_output:
+            kwargs["scale"] = 1.0  # bert4keras scales every decoder's output
         return super().apply(inputs, _LAYERS.get(layer, layer), arguments, **kwargs)  # type: ignore[misc]
 
 
@@ -203,8 +89,16 @@ class PegasusDecoder(_PegasusMixin, bert4keras.models.T5_Decoder):  # type: igno
         return x
 
 
+class Encoder(PegasusBlocks, PegasusEncoder):
+    """PEGASUS's encoder."""
+
+
+class Decoder(PegasusBlocks, PegasusDecoder):
+    """PEGASUS's decoder."""
+
+
 class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
-    """The whole network: `encoder`, `decoder` and `model` are Keras models.
+    """The whole network, T5's or PEGASUS's: `encoder`, `decoder` and `model` are Keras models.
 
     `encoder`: token ids int32 [batch, source_len] -> context float [batch, source_len, hidden], 0 at padding (id 0).
     `decoder`: [context, token ids int32 [batch, target_len]] -> float32 [batch, target_len, vocab_size].
@@ -224,13 +118,27 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
         super(bert4keras.models.T5, self).__init__(**kwargs)
         self.config = config
         kwargs["layers"] = self.layers
-        self._encoder = PegasusEncoder(**{**kwargs, "name": f"{self.name}_Encoder"})
-        self._decoder = PegasusDecoder(**{**kwargs, "name": f"{self.name}_Decoder"})
+        encoder, decoder = (Encoder, Decoder) if config.model_type == PEGASUS else (PegasusEncoder, PegasusDecoder)
+        self._encoder = encoder(config, **{**kwargs, "name": f"{self.name}_Encoder"})
+        kwargs["num_hidden_layers"] = config.decoder_layers
+        self._decoder = decoder(config, **{**kwargs, "name": f"{self.name}_Decoder"})
+        self.num_hidden_layers = max(config.num_hidden_layers, config.decoder_layers)  # that `variable_mapping` names
 
     def build(self, **kwargs: Any) -> None:
         """Build encoder, decoder and model."""
         super().build(**kwargs)
         self.named_variables = name_variables(self)
+
+    def variable_mapping(self) -> dict[str, list[str]]:
+        """Return the official names of each layer's weights; bert4keras has those of gated feed-forward layers only."""
+        if self.config.model_type == PEGASUS:
+            return pegasus_mapping(self.config)
+        mapping: dict[str, list[str]] = super().variable_mapping()
+        for layer, names in mapping.items():
+            if layer.endswith("-FeedForward"):
+                prefix = names[-1].removesuffix("/wo/kernel")
+                mapping[layer] = [*(f"{prefix}/{name}/kernel" for name in branch_names(self.config)), names[-1]]
+        return mapping
 
     @property
     def trainable(self) -> list[tf.Variable]:
@@ -294,7 +202,7 @@ def build_model(
     config = ModelConfig.load(model_dir, **config_overrides)
     check_vocabulary(model_dir, config)
     found = locate_weights(model_dir, weights, TO_BUILD)  # damaged ones are refused before a model is built
-    t5 = build_from_config(config, with_lm)
+    t5 = build_from_config(settle_head(config, pretrained_weights(model_dir), found), with_lm)
     if found is Weights.RANDOM:
         initialize(t5)
     else:
@@ -304,28 +212,27 @@ def build_model(
 
 def network_of(t5: Any) -> Network:
     """Return the description and the weights of a bert4keras T5 1.1, ours or stock: what engines run."""
-    decoder, table = t5._decoder, t5.layers["Decoder-Embedding-Relative-Position"]
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    config = (
-        t5.config
-        if isinstance(t5, PegasusT5)
-        else ModelConfig(
+    if isinstance(t5, PegasusT5):
+        config = t5.config
+    else:
+        decoder, table = t5._decoder, t5.layers["Decoder-Embedding-Relative-Position"]
+        config = ModelConfig(
             **{name: getattr(decoder, name) for name in (*names, "attention_head_size", "cross_position_bias")},
             hidden_act=tuple(decoder.hidden_act),
             relative_attention_num_buckets=table.input_dim,
             relative_attention_max_distance=table.max_distance,
         )
-    )
-    return Network(describe_t5(config), named_variables(t5), t5.layers["Embedding-Token"].compute_dtype)
+    return Network(describe(config), named_variables(t5), t5.layers["Embedding-Token"].compute_dtype)
 
 
 def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:
-    """Raise CheckpointError if vocab.txt is of another model than config.json: every id would mean another word.
+    """Raise CheckpointError if the vocabulary is of another model than config.json: every id would mean another word.
 
     The network may have some rows more than the vocabulary has tokens, to round its size up; no row may be missing.
     """
-    path = Path(model_dir) / "vocab.txt"
-    count = len(read_vocabulary(path))
+    tokenizer = load_tokenizer(model_dir)
+    path, count = tokenizer.vocab_file, tokenizer.vocab_size
     if not 0 <= config.vocab_size - count <= max(_PADDING_ROWS, count // 8):
         raise CheckpointError(
             f"{path} has {count} tokens but vocab_size in config.json is {config.vocab_size}; "
@@ -359,6 +266,9 @@ def initialize(t5: PegasusT5) -> None:
     learns slowly from there. Source: the T5 of Mesh TensorFlow, https://github.com/google-research/text-to-text-transfer-transformer.
     """
     config = t5.config
+    if config.model_type == PEGASUS:
+        _initialize_pegasus(t5)
+        return
     inner = config.num_attention_heads * config.attention_head_size
     stddevs = {
         "embedding": 1.0,
@@ -366,6 +276,7 @@ def initialize(t5: PegasusT5) -> None:
         "k": config.hidden_size**-0.5,
         "v": config.hidden_size**-0.5,
         "o": inner**-0.5,
+        "wi/kernel": config.hidden_size**-0.5,
         "wi_0/kernel": config.hidden_size**-0.5,
         "wi_1/kernel": config.hidden_size**-0.5,
         "wo/kernel": config.intermediate_size**-0.5,
@@ -377,7 +288,21 @@ def initialize(t5: PegasusT5) -> None:
             if name.endswith(f"/{ending}"):
                 variable.assign(tf.random.normal(variable.shape, stddev=stddev))
     # The head starts as the embedding, as in the first T5, where they are one matrix: a model that has learned to find
-    # a token of the source can then write it, even if no title in the training data has it. bert4keras's factor of
-    # hidden_size ** -0.5 before the head keeps the logits' variance at 1.
+    # a token of the source can then write it, even if no title in the training data has it. The factor of
+    # hidden_size ** -0.5, before the head or in it, keeps the logits' variance at 1.
+    scale = 1.0 if config.scale_output or config.tie_word_embeddings else config.hidden_size**-0.5
+    variables[HEAD].assign(scale * tf.transpose(variables[EMBEDDING]))
+    t5.from_scratch = True
+
+
+def _initialize_pegasus(t5: PegasusT5) -> None:
+    """Set random weights as Hugging Face does: normal with a deviation of 0.02, biases 0, fixed positions."""
+    variables = named_variables(t5)
+    for name, variable in variables.items():
+        if name.endswith(("/kernel", "/embedding")):
+            variable.assign(tf.random.normal(variable.shape, stddev=0.02))
+    for stack in ("encoder", "decoder"):
+        table = variables[positions_of(stack)]
+        table.assign(sinusoids(*table.shape))
     variables[HEAD].assign(tf.transpose(variables[EMBEDDING]))
     t5.from_scratch = True

@@ -36,6 +36,8 @@ RANGES: dict[str, dict[str, Any]] = {
     "no_repeat_ngram_size": {"ge": 0, "le": 100},
     "repetition_penalty": {"gt": 0, "le": 100},
     "suppress_tokens": {"max_length": 1000},
+    "forced_bos_token_id": {"ge": 0, "lt": 2**31},
+    "forced_eos_token_id": {"ge": 0, "lt": 2**31},
     "title_prefix": {"max_length": 100},
     "num_beam_groups": {"ge": 1},
     "diversity_penalty": {"ge": 0, "le": 100},

@@ -125,18 +125,8 @@ class PegasusTokenizer:
         Chinese is written without spaces. There is one between two English words or numbers, and after an English comma
         or full stop before a letter.
         """
-        pieces: list[str] = []
-        for index in ids:
-            token = self.tokens[index] if index < self.vocab_size else ""
-            if not token or _is_special(token):  # an empty line of the vocabulary is a token, too
-                continue
-            if token.startswith("##") and len(token) > 2:
-                pieces.append(token[2:])
-            elif pieces and _needs_space("".join(pieces[-2:]), token):
-                pieces += (" ", token)
-            else:
-                pieces.append(token)
-        return "".join(pieces)
+        tokens = (self.tokens[index] if index < self.vocab_size else "" for index in ids)
+        return join_tokens(token for token in tokens if not _is_special(token))
 
     @functools.cached_property
     def _cut(self) -> Cut:
@@ -194,6 +184,21 @@ def read_vocabulary(vocab_file: str | Path) -> list[str]:
             raise DataError(f"{vocab_file}:{number}: token {token!r} is also on line {tokens[token]}")
         tokens[token] = number
     return list(tokens)
+
+
+def join_tokens(tokens: Iterable[str]) -> str:
+    """Return the text of WordPiece tokens, spaces only where a language with spaces has them; see `decode`."""
+    pieces: list[str] = []
+    for token in tokens:
+        if not token:  # an empty line of the vocabulary is a token, too
+            continue
+        if token.startswith("##") and len(token) > 2:
+            pieces.append(token[2:])
+        elif pieces and _needs_space("".join(pieces[-2:]), token):
+            pieces += (" ", token)
+        else:
+            pieces.append(token)
+    return "".join(pieces)
 
 
 def _is_special(token: str) -> bool:

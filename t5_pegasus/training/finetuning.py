@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from ..config import require
 from ..data.examples import Example
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import DataError
@@ -65,6 +66,10 @@ class Trainer:
     def __init__(
         self, t5: Any, tokenizer: Tokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
     ) -> None:
+        if positions := t5.config.max_position_embeddings:
+            for name in ("max_source_length", "max_target_length"):
+                length = getattr(data, name)
+                require(length <= positions, f"{name} must be at most {positions}, the positions of the model", length)
         self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
         self.output_dir = Path(output_dir)
         self.title = AutoTitle(t5, tokenizer)

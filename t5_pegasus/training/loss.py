@@ -30,8 +30,9 @@ def head_loss(
     logits_at_once: int = _LOGITS_AT_ONCE,
     static: bool = False,
     learns: bool = True,
+    bias: tf.Tensor | None = None,
 ) -> HeadLoss:
-    """Return the cross entropy of `hidden @ kernel` against the labels that are not padding, and its gradients.
+    """Return the cross entropy of `hidden @ kernel + bias` against the labels that are not padding, and its gradients.
 
     Forward and backward in one pass, since with a large vocabulary the logits of a batch and their gradient would take
     more memory than the rest of the network. Nothing is computed for padding.
@@ -46,6 +47,7 @@ def head_loss(
         logits_at_once: limit of logits in memory.
         static: compute padding too, for XLA, which must know every shape in advance.
         learns: whether the kernel's gradient is wanted; that of `hidden` always is.
+        bias: float32 [vocab_size], which does not learn; none where None.
     """
     size, vocab_size = kernel.shape
     rows, row_labels = tf.reshape(hidden, (-1, size)), tf.reshape(labels, (-1,))
@@ -68,6 +70,8 @@ def head_loss(
     ) -> tuple[tf.Tensor, ...]:
         x, y, count = rows[index], row_labels[index], counts[index]
         logits = tf.cast(tf.matmul(x, matrix), tf.float32)  # [chunk, vocab_size]
+        if bias is not None:
+            logits += bias
         losses, slopes = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=y)
         if label_smoothing:
             # The target is (1 - s) * one_hot + s / vocab_size.

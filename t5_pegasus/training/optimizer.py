@@ -76,7 +76,7 @@ def make_optimizer(t5: Any, config: LearningConfig, schedule: WarmupLinearDecay)
         jit_compile=False,  # it is one kernel already
         scale_parameter=config.scale_parameter,
     )
-    spared = ("scale", "relative_attention_bias")
+    spared = ("scale", "bias")  # position biases, too
     optimizer.exclude_from_weight_decay(
         [variable for name, variable in named_variables(t5).items() if name.endswith(spared)]
     )

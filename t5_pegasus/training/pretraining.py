@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 
 from ..config import GENERATION_FILE
 from ..errors import DataError, OptionError
-from ..files import atomic_text
+from ..files import atomic_path
 from ..locations import pretrained_weights
 from ..networks.backend import tf
 from ..networks.checkpoints import save_weights
+from ..text.folder import tokenizer_files
 from .batches import Batch, bucket_batches
 from .distribution import check_alike, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
@@ -126,11 +128,11 @@ class Pretrainer:
             save_weights(self.t5, self.output_dir / WEIGHTS)
 
     def _copy_model_files(self) -> None:
-        for name in ("config.json", "vocab.txt", GENERATION_FILE):
+        for name in ("config.json", *tokenizer_files(self.model_dir), GENERATION_FILE):
             source, target = self.model_dir / name, self.output_dir / name
             if source.exists() and not (target.exists() and target.samefile(source)):
-                with atomic_text(target) as file:
-                    file.write(source.read_text(encoding="utf-8"))
+                with atomic_path(target) as temporary:
+                    shutil.copyfile(source, temporary)
 
     def _log(self, row: Row, history: list[Row]) -> None:
         if not is_chief():

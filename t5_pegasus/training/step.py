@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..networks.backend import keras, tf
-from ..networks.t5 import dropout_seed
+from ..networks.layers import dropout_seed
+from ..networks.pegasus_description import LOGITS_BIAS
 from ..networks.t5_description import EMBEDDING, HEAD
 from .loss import head_loss
 from .options import LearningConfig
@@ -38,6 +39,7 @@ class TrainStep:
 
     def __init__(self, t5: Any, optimizer: Any, config: LearningConfig) -> None:
         self._network, self._kernel = split_head(t5)
+        self._bias = t5.named_variables.get(LOGITS_BIAS)
         self._tied, self._variables = t5.config.tie_word_embeddings, t5.trainable
         # The weight that takes the head's gradient; its index is None where it is frozen.
         self._head_weight = t5.named_variables[EMBEDDING if self._tied else HEAD]
@@ -106,9 +108,8 @@ class TrainStep:
                 hidden = self._network([sources, targets[:, :-1]], training=True)
             smoothing = self._config.label_smoothing_factor
             learns = self._head_index is not None
-            head = head_loss(
-                hidden, self._kernel, targets[:, 1:], scale, smoothing, static=self._config.xla, learns=learns
-            )
+            options = {"static": self._config.xla, "learns": learns, "bias": self._bias}
+            head = head_loss(hidden, self._kernel, targets[:, 1:], scale, smoothing, **options)
             gradients = tape.gradient(hidden, self._variables, output_gradients=head.hidden_gradient)
         if self._head_index is not None and not self._tied:
             gradients[self._head_index] = head.kernel_gradient

@@ -12,7 +12,8 @@ from t5_pegasus.locations import ROOT
 from t5_pegasus.networks import t5 as t5_module
 from t5_pegasus.networks.backend import bert4keras, keras, tf
 from t5_pegasus.networks.checkpoints import named_variables
-from t5_pegasus.networks.t5 import Attention, RMSNorm, build_from_config, build_model, initialize
+from t5_pegasus.networks.layers import Attention, RMSNorm
+from t5_pegasus.networks.t5 import build_from_config, build_model, initialize
 from t5_pegasus.training import precision
 
 # Stock bert4keras gives one initializer to all layers, which Keras warns of; the weights are loaded over anyway.
