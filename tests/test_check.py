@@ -82,3 +82,17 @@ def test_what_users_have_wrong_is_one_line(train, tmp_path, monkeypatch, flags, 
     with pytest.raises(error, match=says):
         check.main([each.replace("TRAIN", str(train)) for each in flags])
     assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
+
+
+def test_a_file_without_rows_is_refused_and_nothing_is_written(tmp_path):
+    (tmp_path / "empty.tsv").touch()
+    with pytest.raises(DataError, match=r"empty.tsv holds no pair$"):
+        check.main([str(tmp_path / "empty.tsv"), "--write", str(tmp_path / "clean.tsv")])
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]
+
+
+def test_of_another_encoding_the_command_that_converts_it_is_told(train, tmp_path, capsys):
+    gbk = tmp_path / "gbk.tsv"
+    gbk.write_bytes(train.read_text("utf-8").encode("gb18030"))
+    assert check.main([str(gbk)]) == 1
+    assert f"{gbk}: not UTF-8 but GB18030, convert it with `iconv -f GB18030" in capsys.readouterr().out

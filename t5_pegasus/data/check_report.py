@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..files import encoding_hint
 from .checking import CHECKS, FIXES, FileReport, quoted
 from .profile import Profile, quantile, suggested_limit
 
@@ -64,6 +65,8 @@ def _count(report: FileReport, name: str) -> str:
 
 def _examples(reports: Sequence[FileReport]) -> Iterator[str]:
     for report in reports:
+        if report.found["encoding"]:
+            yield f"{report.path}: {encoding_hint(report.path)}"
         for name in CHECKS:
             for line, why in report.examples.get(name, ()):
                 yield f"{report.path}:{line}: {name}: {why}"

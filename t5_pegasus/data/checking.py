@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import check_choices, option, require_at_least, require_between
+from ..errors import DataError
 from ..text.protocol import Tokenizer
 from ..text.sentences import split_sentences
 from .cleaning import CLEANERS, CleaningConfig
@@ -389,7 +390,7 @@ def check_files(
         progress: given an iterator over rows and what is being done, returns it again.
         on_change: called with what becomes of each row of the first file, in their order.
 
-    Raises DataError for a file that cannot be read.
+    Raises DataError for a file that cannot be read or has no row.
     """
     held_out = _HeldOutFiles(config.leak_overlap)
     reports: list[FileReport] = []
@@ -434,6 +435,8 @@ class _Checking:
                     lines.write(np.int64(fixed.row.line).tobytes())
                     self._count(fixed, spool, counts)
                 lines.flush()
+                if not self._report.rows:
+                    raise DataError(f"{self._path} holds no pair")
                 lookups = {name: _Lookup(*spool.equal(column)) for column, name in enumerate(("pair", "text", "title"))}
                 lookups["near"] = _Lookup(*spool.similar(self._config.near_duplicate_threshold))
                 spool.close()
