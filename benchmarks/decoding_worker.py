@@ -270,8 +270,9 @@ class OursKeras(Ours):
     def make_engine(self) -> Any:
         """Return the engine of this side."""
         from t5_pegasus.engines.keras import KerasEngine
+        from t5_pegasus.networks.t5 import network_of
 
-        return KerasEngine(random_model(self.size))
+        return KerasEngine(network_of(random_model(self.size)))
 
 
 SIDES: dict[str, Callable[[Path, str], Side]] = {

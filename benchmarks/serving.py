@@ -28,7 +28,7 @@ import numpy as np
 
 from t5_pegasus import AutoTitle, cli, read_examples
 from t5_pegasus.engines.exported import check_export
-from t5_pegasus.errors import CheckpointError
+from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
 
 SOURCE, TARGET = 128, 32  # tokens of a text and of its title, each of them exactly
@@ -257,6 +257,8 @@ async def closed_loop(port: int, clients: int, seconds: float) -> dict[str, Any]
 def half_load(options: Options, result: dict[str, Any]) -> dict[str, Any]:
     """Return latencies where requests come at random, on average half as often as 64 clients were answered."""
     cells = result.get("load", {})
+    if "64 clients" not in cells:
+        raise OptionError("part half_load needs part load with 64 clients first, got " + (", ".join(cells) or "none"))
     rate = cells["64 clients"]["batching on"]["titles_per_second"] / 2
 
     async def run(port: int) -> list[float]:

@@ -38,10 +38,10 @@ NOTICE = "欢迎订阅"
 MIXES = {
     "pretraining": {"gap": 0.58, "random": 0.18, "lctt": 0.16, "news": 0.01, "assembled": 0.07},
     "fine_tuning": {
-        "gap": 0.14,
+        "gap": 0.12,
         "random": 0.06,
         "lctt": 0.12,
-        "news": 0.03,
+        "news": 0.05,
         "csl": 0.27,
         "sciences": 0.16,
         "assembled": 0.22,
