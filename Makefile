@@ -93,8 +93,8 @@ docs: dev
 
 # Needs uv (https://docs.astral.sh/uv/). Direct dependencies are in pyproject.toml.
 lock:
-	uv pip compile $(LOCK) pyproject.toml --extra train -o requirements/base.txt
-	uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements/base.txt -o requirements/dev.txt
+	uv pip compile $(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	uv pip compile $(LOCK) pyproject.toml --extra train --extra compare --extra hugging-face -c requirements/dev.txt -o requirements/base.txt
 	uv pip compile $(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	uv pip compile $(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
 	uv pip compile $(LOCK) pyproject.toml --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
