@@ -439,7 +439,8 @@ class Reader:
             if words[0] == "-m":
                 del words[0]
             name, *arguments = words
-            arguments += QUICK.get(name, "").split()
+            if "--predictions" not in arguments:  # these are scored as they are
+                arguments += QUICK.get(name, "").split()
             if name == "serve.py":
                 self.serve([*arguments, "--port", str(self.port)])
             else:

@@ -15,7 +15,7 @@ from .. import cli
 from ..config import GenerationConfig, require
 from ..data.examples import Example, read_examples
 from ..data.predictions import read_predictions
-from ..decoding.options import DataConfig
+from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text, check_apart, check_target, to_json
@@ -93,11 +93,11 @@ def _check_only_scoring(flags: argparse.Namespace, data: DataConfig) -> None:
     """Raise OptionError for a flag that would have no effect beside --predictions: titles are written already."""
     if data.skip_bad_lines:
         raise OptionError("--skip_bad_lines cannot know which --predictions to skip: correct the lines of --references")
-    default = DataConfig()
+    default, read = DataConfig(), ("max_source_length", "long_text", *PROMPT_OPTIONS)
     given = [
         *(["test_file"] if flags.test_file != TEST_FILE else []),
         *(field.name for field in dataclasses.fields(LoadConfig) if getattr(flags, field.name) != field.default),
-        *(name for name in ("max_source_length", "long_text") if getattr(data, name) != getattr(default, name)),
+        *(name for name in read if getattr(data, name) != getattr(default, name)),
         *cli.given(flags, GenerationConfig),
     ]
     if given:

@@ -90,6 +90,8 @@ def test_english_titles_are_scored_by_words(tmp_path, capsys):
     assert "rouge|lang:en|tok:rouge-score|" in text[2]
     with pytest.raises(OptionError, match="argument --language: invalid choice: 'fr'"):
         evaluation.main([*files, "--language", "fr"])
+    with pytest.raises(OptionError, match="--source_prefix would change no title of --predictions"):
+        evaluation.main([*files, "--source_prefix", "summarize: "])
 
 
 def test_scoring_loads_no_tensorflow(pairs, tmp_path):
