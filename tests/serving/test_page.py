@@ -37,8 +37,8 @@ def make_url(model_dir) -> Iterator:
     """Return a function that starts a service and returns its address."""
     running = []
 
-    def make(api_key_file: str | None = None) -> str:
-        serving = ServingConfig(api_key_file=api_key_file, limit_max_new_tokens=40)
+    def make(api_key_file: str | None = None, **options) -> str:
+        serving = ServingConfig(api_key_file=api_key_file, limit_max_new_tokens=40, **options)
         model = Model(model_dir, None, "auto", None)
         server = Server(App(make_service(serving, model, GenerationConfig(max_new_tokens=12), DataConfig())))
         listener = listen("127.0.0.1", 0)
@@ -154,7 +154,9 @@ def test_samples_history_language_and_theme(make_url, open_page):
     page.get_by_role("button", name="English").click()
     expect(page.get_by_role("button", name="Find titles")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "en"
-    page.get_by_role("button", name="System").click()
+    expect(page.locator("#theme")).to_have_text("Theme: system")
+    page.get_by_role("button", name="Theme: system").click()
+    expect(page.locator("#theme")).to_have_text("Theme: light")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#history-box")).to_be_hidden()
@@ -226,6 +228,66 @@ def test_errors_are_told_in_the_language_of_the_page(make_url, open_page):
     page.get_by_role("button", name="中文").click()
     page.evaluate("fail('new_code', 'said in English')")
     expect(page.get_by_role("alert")).to_have_text("服务没有接受请求，答复是：said in English")
+
+
+IS_IN_VIEW = """() => {
+  const { top, bottom } = document.getElementById("result").getBoundingClientRect();
+  return top >= -1 && bottom <= innerHeight + 1;
+}"""
+
+
+def test_the_result_comes_into_view_and_can_be_copied(make_url, open_page):
+    page = open_page(make_url(), viewport={"width": 360, "height": 600}, permissions=["clipboard-read"])
+    page.get_by_label("正文").fill(TEXT)
+    page.evaluate("scrollTo(0, 0)")
+    assert not page.evaluate("document.getElementById('go').getBoundingClientRect().top < 300")  # it is far down
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#facts")).to_contain_text("读了 32 个词")
+    page.wait_for_function(IS_IN_VIEW)
+    title = page.locator("#best").text_content()
+    page.get_by_role("button", name="复制").click()
+    expect(page.get_by_role("button", name="已复制")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == title
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#history button").click()
+    page.wait_for_function(IS_IN_VIEW)
+    expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
+
+
+def test_a_title_can_be_copied_over_plain_http_too(make_url, open_page):
+    page = open_page(make_url())
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")  # as it is there
+    page.get_by_label("正文").fill(TEXT)
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("button", name="复制").click()
+    expect(page.get_by_role("button", name="已复制")).to_be_visible()
+    title = page.locator("#best").text_content()
+    page.get_by_label("正文").fill("")
+    page.get_by_label("正文").focus()
+    page.keyboard.press("Control+V")
+    assert page.get_by_label("正文").input_value() == title
+
+
+def test_the_limit_of_characters_is_shown_and_kept_without_a_request(make_url, open_page):
+    page = open_page(make_url(max_chars=31))
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.get_by_label("正文").fill(TEXT + "𠀀")  # outside the basic plane: one character
+    expect(page.locator("#count")).to_have_text("31 / 31 字")
+    page.get_by_label("正文").fill(TEXT + "𠀀\n")
+    expect(page.locator("#count")).to_have_text("32 / 31 字")
+    expect(page.locator("#count")).to_have_class("count over")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_have_text("正文太长了。")
+    expect(page.get_by_label("正文")).to_be_focused()
+    assert requests == []
+    page.get_by_label("正文").fill(TEXT + "𠀀")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#facts")).to_contain_text("个词")
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("#count")).to_have_text("31 of 31 characters")
 
 
 def test_nothing_sticks_out_on_a_phone(make_url, open_page):

@@ -6,8 +6,9 @@ const TEXTS = {
     placeholder: "在这里写或粘贴正文……", samples: "示例文章", options: "生成选项", beams: "候选宽度",
     beamsAbout: "同时保留几种写法；越宽越仔细，也越慢", length: "最长词数", lengthAbout: "标题最多写多少个词",
     key: "访问密钥", go: "生成标题", stop: "停止", result: "标题", history: "本次记录", clear: "清空",
-    language: "English", light: "浅色", dark: "深色", system: "随系统",
-    count: (n) => `${n} 字`, waiting: "正在读……", score: "得分",
+    language: "English", theme: (name) => `主题：${name}`, light: "浅色", dark: "深色", system: "随系统",
+    copy: "复制", copied: "已复制", notCopied: "请手动复制",
+    count: (n, most) => (most ? `${n} / ${most} 字` : `${n} 字`), waiting: "正在读……", score: "得分",
     facts: (n, s, cut) => `读了 ${n} 个词，用时 ${s} 秒${cut ? "；正文较长，只读了前面的部分" : ""}`,
     stopped: "已停止",
     model: (name, n) => `模型 ${name}，一次读 ${n} 个词`,
@@ -24,8 +25,10 @@ const TEXTS = {
     text: "Text", placeholder: "Write or paste a Chinese text here…", samples: "Sample articles", options: "Options",
     beams: "Beams", beamsAbout: "Drafts kept at once; more are more thorough, and slower", length: "Longest title",
     lengthAbout: "Words a title may have at most", key: "API key", go: "Find titles", stop: "Stop", result: "Titles",
-    history: "This session", clear: "Clear", language: "中文", light: "Light", dark: "Dark", system: "System",
-    count: (n) => `${n} character${n === 1 ? "" : "s"}`, waiting: "Reading…", score: "score",
+    history: "This session", clear: "Clear", language: "中文",
+    theme: (name) => `Theme: ${name}`, light: "light", dark: "dark", system: "system",
+    copy: "Copy", copied: "Copied", notCopied: "Please copy it by hand",
+    count: (n, most) => (most ? `${n} of ${most} characters` : `${n} character${n === 1 ? "" : "s"}`), waiting: "Reading…", score: "score",
     facts: (n, s, cut) => `${n} words read in ${s} s${cut ? "; the text is long and only its beginning was read" : ""}`,
     stopped: "Stopped",
     model: (name, n) => `Model ${name}, reads ${n} words at once`,
@@ -78,7 +81,7 @@ function setLanguage(name) {
   at("text").placeholder = texts.placeholder;
   at("language").textContent = texts.language;
   at("language").lang = name === "zh" ? "en" : "zh-CN";
-  at("theme").textContent = texts[recall("localStorage", "theme") || "system"];
+  showTheme();
   for (const id in told) tell(id, told[id]);
   for (const each of document.querySelectorAll("#titles data")) each.title = texts.score;
   showSamples();
@@ -91,11 +94,21 @@ function setTheme(name) {
   keep("localStorage", "theme", name);
   if (name === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  at("theme").textContent = say()[name];
+  showTheme();
 }
 
+function showTheme() {
+  const texts = say();
+  at("theme").textContent = texts.theme(texts[recall("localStorage", "theme") || "system"]);
+}
+
+// Characters as the service counts them.
+const characters = () => [...at("text").value].length;
+const isTooLong = () => Boolean(model) && characters() > model.max_chars;
+
 function count() {
-  at("count").textContent = say().count([...at("text").value.trim()].length);
+  at("count").textContent = say().count(characters(), model?.max_chars);
+  at("count").classList.toggle("over", isTooLong());
 }
 
 function showSamples() {
@@ -132,6 +145,7 @@ async function loadModel() {
   setUpSlider("beams", beams, 1, beams.default > 1 ? beams.default : 4);
   setUpSlider("length", length, 4, length.default);
   showModel();
+  count();
 }
 
 function fail(code, message) {
@@ -158,6 +172,29 @@ function showTitles(titles) {
     row.append(make("span", each.title || "—"), score, bar);
     return row;
   }));
+}
+
+// Moves the page only as far as is needed, if at all.
+function reveal(id) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  at(id).scrollIntoView({ block: "nearest", behavior: calm ? "instant" : "smooth" });
+}
+
+function offerCopy() {
+  tell("copy", (texts) => texts.copy);
+  at("copy").hidden = false;
+}
+
+async function copyBest() {
+  const title = at("best").textContent;
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(title);
+  } catch {  // over plain HTTP a browser has no clipboard for scripts, but for what is selected
+    getSelection().selectAllChildren(at("best"));
+    done = document.execCommand("copy");
+  }
+  tell("copy", (texts) => (done ? texts.copied : texts.notCopied));
 }
 
 function showFacts(result, seconds) {
@@ -193,12 +230,15 @@ async function generate() {
   const text = at("text").value;
   at("problem").hidden = true;
   if (!text.trim()) return fail("empty_text");
+  if (isTooLong()) return fail("text_too_long");
   const request = new AbortController();
   setRunning(request);
   at("result").hidden = false;
   at("titles").replaceChildren();
   tell("best", (texts) => texts.waiting);
   tell("facts", () => "");
+  at("copy").hidden = true;
+  reveal("result");
   try {
     if (!model) await loadModel();
     const beams = Number(at("beams").value);
@@ -221,8 +261,7 @@ async function generate() {
       if (name === "title") showTitles([data]);
       if (name === "error") return fail(data.error.code, data.error.message);
       if (name === "done") {
-        showTitles(data.results[0].titles);
-        showFacts(data.results[0], data.seconds);
+        showAnswer(data);
         remember(text, data);
         return;
       }
@@ -232,12 +271,21 @@ async function generate() {
     if (running !== request) return;
     if (error.name !== "AbortError") return fail("network");
     tell("facts", (texts) => texts.stopped);
+    offerCopy();
   } finally {
     if (running === request) {
       setRunning(null);
       at("result").hidden = !at("titles").children.length;
     }
   }
+}
+
+function showAnswer(answer) {
+  at("result").hidden = false;
+  showTitles(answer.results[0].titles);
+  showFacts(answer.results[0], answer.seconds);
+  offerCopy();
+  reveal("result");
 }
 
 function remember(text, answer) {
@@ -256,11 +304,8 @@ function showHistory() {
       setRunning(null);
       at("text").value = text;
       at("problem").hidden = true;
-      at("result").hidden = false;
-      showTitles(answer.results[0].titles);
-      showFacts(answer.results[0], answer.seconds);
       count();
-      at("result").scrollIntoView({ block: "nearest" });
+      showAnswer(answer);
     });
     const row = make("li", "");
     row.append(button);
@@ -298,6 +343,7 @@ async function start() {
     if (!running) generate();
   });
   at("stop").addEventListener("click", () => running?.abort());
+  at("copy").addEventListener("click", copyBest);
   at("clear").addEventListener("click", () => { history = []; keep("sessionStorage", "history", "[]"); showHistory(); });
   document.addEventListener("keydown", (event) => {
     if (event.isComposing) return;  // the key is the input method's
