@@ -13,6 +13,7 @@ from t5_pegasus import PegasusTokenizer
 from t5_pegasus.decoding.inputs import LONG_TEXT
 from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.errors import DataError, OptionError
+from t5_pegasus.text.folder import load_tokenizer
 from t5_pegasus.text.prompts import Prompt, PromptedTokenizer, read_prompt, unescape, with_prompt, write_prompt
 from t5_pegasus.text.protocol import Encoded, Frame
 from tests.paths import UNTRAINED_MODEL_DIR
@@ -100,6 +101,22 @@ def test_every_way_to_read_a_long_text_has_the_prompt_in_each_window(text, promp
     assert (read == joint) == (not source.truncated)
     if name == "window":
         assert read == joint
+
+
+@pytest.mark.parametrize("name", ["t5", "mt5", "uer_pegasus"])
+def test_folders_of_hugging_face_read_prompt_and_text_as_one(hugging_face, name):
+    """As transformers does, whose ids those of the whole are; and a longer text between the whole prompt."""
+    tokenizer = load_tokenizer(hugging_face / name)
+    text = "Ann: Are you free for lunch?\nBob: 好的，一点见。"
+    for prompt in (Prompt("summarize: "), DIALOGUE, *PROMPTS[:2]):
+        prompted = with_prompt(tokenizer, prompt)
+        whole = prompted.encode_source(text)
+        assert whole == tokenizer.encode_source(prompt.source_prefix + text + prompt.source_suffix)
+        cut = prompted.encode_source(text, len(whole.ids) - 3)
+        leading, trailing = prompted.frame
+        assert tuple(cut.ids[len(cut.ids) - len(trailing) :]) == trailing
+        assert cut.ids[: len(leading)] == whole.ids[: len(leading)]
+        assert len(cut.ids) <= len(whole.ids) - 3
 
 
 def test_no_room_for_the_prompt_is_an_error_that_says_how_much_it_takes():
