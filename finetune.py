@@ -12,10 +12,21 @@ from t5_pegasus.data.examples import read_examples
 from t5_pegasus.decoding.options import PROMPT_OPTIONS, DataConfig
 from t5_pegasus.errors import OptionError
 from t5_pegasus.files import check_no_writer
-from t5_pegasus.locations import DATA_DIR, FINE_TUNED, TO_BUILD, Weights, choose_model_dir, locate_weights
+from t5_pegasus.locations import (
+    BEST_ADAPTER,
+    DATA_DIR,
+    FINE_TUNED,
+    TO_BUILD,
+    Weights,
+    choose_model_dir,
+    locate_weights,
+    weights_hash,
+)
 from t5_pegasus.metrics import describe
+from t5_pegasus.networks.adapter_files import Record, check_base
+from t5_pegasus.networks.lora import count_parameters
 from t5_pegasus.text.prompts import read_prompt
-from t5_pegasus.training.options import STATE_DIR, TrainingConfig
+from t5_pegasus.training.options import STATE_DIR, MethodConfig, TrainingConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,17 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="pairs to choose the best by",
     )
     parser.add_argument("--output_dir", default=".", type=Path, help="where best_model.weights and the logs go")
+    parser.add_argument("--adapter", help="adapter to go on training, with its own LoRA settings; needs method lora")
+    parser.add_argument(
+        "--ignore_base_hash", action="store_true", help="take an adapter of other weights with the same shapes"
+    )
     parser.add_argument("--user_dict", help="jieba user dictionary")
     parser.add_argument(
         "--resume", action="store_true", help="go on after the last finished epoch in output_dir, if any"
     )
     pair_options = ("text_column", "summary_column", "skip_bad_lines", "max_source_length", "max_target_length")
     cli.add_flags(parser, DataConfig, only=(*pair_options, *PROMPT_OPTIONS))
-    cli.add_flags(parser, TrainingConfig)
+    cli.add_flags(parser, TrainingConfig, MethodConfig)
     flags = parser.parse_args(argv)
     if flags.from_scratch and flags.weights is not None:
         raise OptionError(f"from_scratch and weights exclude each other, got {flags.weights}")
     data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, TrainingConfig)
+    lora = cli.config_from(flags, MethodConfig).lora
+    if flags.adapter is not None and lora is None:
+        raise OptionError(f"adapter is only for method lora, got {flags.adapter}")
     if config.distribute != "multiworker":  # of whose processes only the chief holds the lock
         check_no_writer(flags.output_dir / STATE_DIR)
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
@@ -60,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(train)} pairs to train, {len(valid)} to validate by {describe(config.language)}", flush=True)
 
     # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
+    from t5_pegasus.networks.t5 import network_of
     from t5_pegasus.text.folder import load_tokenizer
     from t5_pegasus.training import Trainer, build_for_training, distributed
 
@@ -69,10 +88,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(f"starting from {weights}")
     tokenizer = load_tokenizer(model_dir, flags.user_dict)
+    base = Record() if lora is None or weights is Weights.RANDOM else Record(model_dir.name, weights_hash(weights))
+    if flags.adapter is not None and not flags.ignore_base_hash:
+        check_base(flags.adapter, base.base_sha256)
     with distributed(config.distribute):
-        t5 = build_for_training(model_dir, weights, config)
-        Trainer(t5, tokenizer, config, data, flags.output_dir).fit(train, valid, flags.resume)
-    print(f"the best weights are in {flags.output_dir / FINE_TUNED}")
+        t5 = build_for_training(model_dir, weights, config, lora, flags.adapter)
+        if t5.lora is not None:
+            print(count_parameters(network_of(t5).description, t5.lora.plan), flush=True)
+        Trainer(t5, tokenizer, config, data, flags.output_dir, base).fit(train, valid, flags.resume)
+    best, name = ("adapter is", BEST_ADAPTER) if lora else ("weights are", FINE_TUNED)
+    print(f"the best {best} in {flags.output_dir / name}")
     return 0
 
 

@@ -7,7 +7,9 @@ The same sizes, pairs and batch size for all, float32, dropout 0.1, all cores, r
 of its own and goes over the pairs once, after two steps that do not count. In `equal` all pairs have the same lengths;
 in `csl` they are those of the CSL data set, 16 a batch: the peers take them in random order and pad to the longest, as
 their default collators do, ours as `finetune.py` does; in `vocabulary` there are 50,000 tokens, and memory counts: the
-peak of the process, less what it had after its imports. `--cell` runs one of them and keeps the others in the output.
+peak of the process, less what it had after its imports. In `adapters`, of base size, an adapter (LoRA of rank 8 on
+queries and values) is trained beside frozen weights: ours is compared with our full fine-tuning and with PEFT on torch.
+`--cell` runs one of them and keeps the others in the output.
 """
 
 import json
@@ -35,15 +37,24 @@ MODEL = {
     "intermediate_size": 640,
     "vocab_size": 8000,
 }
-CELLS = ("equal", "csl", "vocabulary")
+BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 2048,
+    "vocab_size": 50_000,
+}
+# The sides of each cell; the first is compared with the others.
 SIDES = ("ours", "transformers", "bert4keras")
+CELLS = {"equal": SIDES, "csl": SIDES, "vocabulary": SIDES, "adapters": ("lora", "ours", "peft")}
+ON_TORCH = ("transformers", "peft")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every cell, each side in turn, and print seconds, tokens per second and memory."""
     parser = common.make_parser("Time and weigh training.")
     parser.set_defaults(repeats=1)
-    parser.add_argument("--cell", choices=CELLS, help="run only this one")
+    parser.add_argument("--cell", choices=tuple(CELLS), help="run only this one")
     parser.add_argument("--pairs", type=int, default=480, help="pairs of CSL to train on")
     parser.add_argument(
         "--peers_python", default=ROOT / ".venv-bench" / "bin" / "python", type=Path, help="has torch and transformers"
@@ -74,23 +85,27 @@ def make_pairs(name: str, count: int) -> tuple[list[tuple[list[int], list[int]]]
         sources = tokenizer.encode_batch([example.content for example in examples], 256)
         return list(zip(sources, tokenizer.encode_batch([each.title for each in examples], 32), strict=True)), 16
     lengths, pairs, vocab_size = ((96, 27), 16 * 12, 8000) if name == "equal" else ((256, 33), 16 * 4, 50_000)
+    size = 16
+    if name == "adapters":
+        lengths, pairs, size = (128, 33), 4 * 4, 4
     random = np.random.default_rng(0)
     return [
         tuple([101, *random.integers(106, vocab_size, length - 2).tolist(), 102] for length in lengths)  # type: ignore[misc]
         for _ in range(pairs)
-    ], 16
+    ], size
 
 
 def run_cell(name: str, flags: Any) -> dict[str, Any]:
     """Return what each side needed, the medians of the repeats, and our share of the peers' time and memory."""
     pairs, batch_size = make_pairs(name, flags.pairs)
-    model = {**MODEL, "vocab_size": 50_000} if name == "vocabulary" else MODEL
+    model = {**MODEL, "vocab_size": 50_000} if name == "vocabulary" else BASE if name == "adapters" else MODEL
+    sides = CELLS[name]
     tokens = sum(len(source) + len(target) - 1 for source, target in pairs)
-    results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for _ in range(flags.repeats):
-        for side in SIDES:
+        for side in sides:
             spec = {"side": side, "model": model, "pairs": pairs, "batch_size": batch_size}
-            python = str(flags.peers_python) if side == "transformers" else sys.executable
+            python = str(flags.peers_python) if side in ON_TORCH else sys.executable
             done = subprocess.run(
                 [python, str(WORKER)], input=json.dumps(spec), capture_output=True, text=True, check=False
             )
@@ -107,10 +122,10 @@ def run_cell(name: str, flags: Any) -> dict[str, Any]:
         cell["sides"][side] = {
             **{key: round(value, 3) for key, value in median.items()}, **rate, "versions": runs[0]["versions"]
         }  # fmt: skip
-    for peer in SIDES[1:]:
+    for peer in sides[1:]:
         for key in ("seconds", "memory_mb", "memory_with_imports_mb"):
-            share = cell["sides"]["ours"][key] / cell["sides"][peer][key]
-            cell.setdefault(f"ours_to_{peer}", {})[key] = round(share, 3)
+            share = cell["sides"][sides[0]][key] / cell["sides"][peer][key]
+            cell.setdefault(f"{sides[0]}_to_{peer}", {})[key] = round(share, 3)
     return cell
 
 

@@ -22,6 +22,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 Arrays = tuple[np.ndarray, np.ndarray]
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
+LORA_RANK = 8
 
 
 def random_batches(pairs: list[tuple[list[int], list[int]]], size: int) -> list[Arrays]:
@@ -48,10 +49,15 @@ def megabytes() -> float:
 
 
 def ours(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], float]]:
-    """Return a function that takes two steps, and one that takes all, each returning the last loss."""
+    """Return a function that takes two steps, and one that takes all, each returning the last loss.
+
+    The side "lora" trains an adapter, "ours" all weights.
+    """
     import functools
 
     from t5_pegasus.config import ModelConfig
+    from t5_pegasus.networks.lora import LoraConfig
+    from t5_pegasus.networks.lora_layers import attach
     from t5_pegasus.networks.t5 import build_from_config, initialize
     from t5_pegasus.training import EncodedPairs
     from t5_pegasus.training.finetuning import epoch_steps
@@ -62,6 +68,8 @@ def ours(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], float]
 
     t5 = build_from_config(ModelConfig(**spec["model"]), with_lm="linear")
     initialize(t5)
+    if spec["side"] == "lora":
+        attach(t5, LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=("q", "v")))
     config = TrainingConfig(weight_decay=WEIGHT_DECAY, per_device_train_batch_size=spec["batch_size"])
     step = TrainStep(t5, make_optimizer(t5, config, WarmupLinearDecay(LEARNING_RATE, 1, 10_000)), config)
     pairs = EncodedPairs(spec["pairs"])
@@ -78,7 +86,7 @@ def ours(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], float]
 
 
 def transformers(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], float]]:
-    """Return the same for Hugging Face's MT5 with torch's AdamW."""
+    """Return the same for Hugging Face's MT5 with torch's AdamW; the side "peft" trains PEFT's adapter."""
     import torch
     from transformers import MT5Config, MT5ForConditionalGeneration
 
@@ -99,7 +107,13 @@ def transformers(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[]
     )
     config.tie_word_embeddings = False  # transformers 5 sets it to True whatever is given
     network = MT5ForConditionalGeneration(config).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    if spec["side"] == "peft":
+        import peft
+
+        lora = peft.LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=["q", "v"], task_type="SEQ_2_SEQ_LM")
+        network = peft.get_peft_model(network, lora)
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     batches = random_batches(spec["pairs"], spec["batch_size"])
 
     def train(some: Sequence[Arrays]) -> float:
@@ -110,7 +124,7 @@ def transformers(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[]
                 input_ids=ids, attention_mask=(ids != 0).long(), labels=labels.masked_fill(labels == 0, -100)
             )
             result.loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.step()
             optimizer.zero_grad()
             loss = float(result.loss)
@@ -156,10 +170,18 @@ def bert4keras(spec: dict[str, Any]) -> tuple[Callable[[], float], Callable[[], 
     return lambda: train(batches[:2]), lambda: train(batches)
 
 
-SIDES = {"ours": ours, "transformers": transformers, "bert4keras": bert4keras}
+SIDES = {
+    "ours": ours,
+    "lora": ours,
+    "transformers": transformers,
+    "peft": transformers,
+    "bert4keras": bert4keras,
+}
 PACKAGES = {
     "ours": ("tensorflow", "tf-keras"),
+    "lora": ("tensorflow", "tf-keras"),
     "transformers": ("torch", "transformers"),
+    "peft": ("torch", "transformers", "peft"),
     "bert4keras": ("tensorflow", "tf-keras", "bert4keras"),
 }
 
@@ -170,7 +192,7 @@ def main() -> None:
     with open(os.devnull, "w", encoding="utf-8") as quiet:
         output, sys.stdout = sys.stdout, quiet
         # Imports and one small product, so that what they take is not counted as the training's.
-        if spec["side"] == "transformers":
+        if spec["side"] in ("transformers", "peft"):
             import torch
 
             importlib.import_module("transformers")

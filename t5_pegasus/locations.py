@@ -1,6 +1,7 @@
 """Where models, weights and the sample data are: the defaults that every script shares."""
 
 import enum
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ TINY_MODEL_DIR = (ROOT if (ROOT / _TINY).is_dir() else PACKAGE) / _TINY  # in th
 VOCABULARY_FILES = ("spiece.model", "vocab.txt", "tokenizer.json")
 
 FINE_TUNED = "best_model.weights"
+BEST_ADAPTER = "best_adapter"  # what fine-tuning with LoRA leaves instead
 CHECKPOINT = "model.ckpt"
 # Hugging Face's files are read too, safetensors first, which can hold nothing but tensors.
 PRETRAINED = (
@@ -91,6 +93,28 @@ def fine_tuned_weights(model_dir: str | Path, run_dir: str | Path = ".") -> Path
 
 def _is_weights(path: Path) -> bool:
     return path.is_file() or Path(f"{path}.index").exists()
+
+
+def weight_files(weights: str | Path) -> list[Path]:
+    """Return the files of weights: one, those of a TensorFlow checkpoint, or an index with all shards beside it."""
+    weights = Path(weights)
+    if weights.name.endswith(".index.json"):
+        return [weights, *sorted(weights.parent.glob(f"{weights.name.partition('.')[0]}-*"))]
+    if weights.is_file():
+        return [weights]
+    names = (f"{weights.name}.index", f"{weights.name}.data-")
+    return sorted(path for path in weights.parent.iterdir() if path.name.startswith(names))
+
+
+def weights_hash(weights: str | Path) -> str:
+    """Return the SHA-256 of the file of weights, in hex; of several files, that of their hashes."""
+    digests = []
+    for path in weight_files(weights):
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256"))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
 
 
 def choose_model_dir(model_dir: str | Path | None) -> Path:

@@ -1,5 +1,6 @@
 """AutoTitle: texts in, titles out. The one object that most users hold."""
 
+import dataclasses
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from .config import GenerationConfig, ModelConfig, read_generation_defaults
 from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
 from .decoding.options import DataConfig
 from .decoding.search import Candidate, check_prefix
+from .engines import choice
 from .engines.choice import check_engine, load_decoder, make_decoder
 from .engines.exported import is_exported
 from .errors import OptionError
@@ -61,7 +63,8 @@ class AutoTitle:
             loaded, what its generation_config.json says.
         max_positions: tokens that the model can read or write at once; 0 where there is no limit.
         prompt: what stands around every text unless options say otherwise; of a model that was loaded, what prompt.json
-            beside its weights says, else that of its directory.
+            in the folder of its adapter or beside its weights says, else that of its directory.
+        default_adapter: the name of the adapter that writes unless another is given; None for the model itself.
 
     Example:
         >>> title = AutoTitle.load()
@@ -75,6 +78,7 @@ class AutoTitle:
         self.prompt = Prompt()
         config = getattr(t5, "config", None)  # stock models have none, and no absolute positions
         self.max_positions = 0 if config is None else config.max_position_embeddings
+        self.default_adapter: str | None = None
 
     @classmethod
     def load(
@@ -84,6 +88,8 @@ class AutoTitle:
         engine: str = "auto",
         user_dict: str | Path | None = None,
         output_dir: str | Path = ".",
+        adapter: str | Path | None = None,
+        ignore_base_hash: bool = False,
     ) -> Self:
         """Load from a model directory.
 
@@ -97,19 +103,54 @@ class AutoTitle:
                 weights are exported once, beside them or to the user's cache (see `engines.onnx_cache`).
             user_dict: jieba user dictionary (see PegasusTokenizer).
             output_dir: where `finetune.py` wrote to.
+            adapter: the folder of a LoRA adapter, which becomes the `default_adapter`, named as its folder; None for
+                weights is then the pretrained ones.
+            ignore_base_hash: take an adapter that was trained on other weights.
 
-        Raises CheckpointError if there are no weights or they do not fit, DataError for a malformed directory,
-        OptionError for an engine that cannot run it.
+        Raises CheckpointError if there are no weights or they or the adapter do not fit, DataError for a malformed
+        directory, OptionError for an engine that cannot run it.
         """
         check_engine(engine)  # here too, since a model takes seconds to build
         title = cls.__new__(cls)
         model_dir = choose_model_dir(model_dir)
+        if adapter is not None and weights is None and not is_exported(model_dir):
+            weights = Weights.PRETRAINED
         title.generation_defaults = read_generation_defaults(model_dir)
         title.max_positions = ModelConfig.load(model_dir).max_position_embeddings
         title.tokenizer = load_tokenizer(model_dir, user_dict)
-        title.prompt = read_prompt(*_folders(model_dir, weights, output_dir)) or Prompt()
+        folders = _folders(model_dir, weights, output_dir)
+        title.prompt = read_prompt(*([] if adapter is None else [adapter]), *folders) or Prompt()
         title.decoder = load_decoder(model_dir, weights, engine, title.tokenizer, output_dir)
+        title.default_adapter = None
+        if adapter is not None:
+            name = Path(adapter).resolve().name
+            title.add_adapter(name, adapter, ignore_base_hash)
+            title.default_adapter = name
         return title
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Return the names of the adapters."""
+        return choice.adapter_names(self.decoder)
+
+    def add_adapter(self, name: str, folder: str | Path, ignore_base_hash: bool = False) -> None:
+        """Add a LoRA adapter, in place of one of that name; nothing is merged, and all share the model's weights.
+
+        Args:
+            name: by which `generate` is asked for it.
+            folder: as `finetune.py --method lora` or Hugging Face's PEFT write it.
+            ignore_base_hash: take one that was trained on other weights.
+
+        Raises CheckpointError for one that cannot be read or is of another model, OptionError for a kind of adapter
+        that is not supported (see `networks.adapter_files`) and for engine reference.
+        """
+        choice.load_adapter(self.decoder, name, folder, ignore_base_hash)
+
+    def remove_adapter(self, name: str) -> None:
+        """Remove an adapter. Raises OptionError if there is none of that name."""
+        choice.remove_adapter(self.decoder, name)
+        if self.default_adapter == name:
+            self.default_adapter = None
 
     @overload
     def generate(self, text: str, topk: int | None = None, **generation: Any) -> str: ...
@@ -121,7 +162,7 @@ class AutoTitle:
         Args:
             text: one text or several; an empty one has the title "".
             topk: number of beams, by bert4keras's name; the same as `num_beams`. None is the model's default.
-            generation: options of `generate_n_best`.
+            generation: options of `generate_n_best`, `adapter` among them.
 
         Raises OptionError for an unknown or impossible option.
         """
@@ -141,6 +182,7 @@ class AutoTitle:
         progress: bool = False,
         source_prefix: str | None = None,
         source_suffix: str | None = None,
+        adapter: str | Sequence[str | None] | None = None,
         **generation: Any,
     ) -> list[list[Hypothesis]]:
         """Return up to `num_return_sequences` titles of each text, best first.
@@ -153,6 +195,7 @@ class AutoTitle:
             progress: show a progress bar on standard error.
             source_prefix: what stands before each text and is never cut; None is the model's own.
             source_suffix: what stands after each text, likewise.
+            adapter: the name of an adapter, None for the default; or one for each text, None for the model itself.
             generation: fields of GenerationConfig, under any of their names, over `generation_defaults`.
         """
         data = DataConfig.make(
@@ -162,7 +205,7 @@ class AutoTitle:
             source_suffix=source_suffix,
         )
         config = GenerationConfig.over(self.generation_defaults, **generation)
-        return [answer.titles for answer in self.iterate(texts, config, data, progress)]
+        return [answer.titles for answer in self.iterate(texts, config, data, progress, adapter)]
 
     def stream(
         self,
@@ -171,6 +214,7 @@ class AutoTitle:
         long_text: str = DataConfig.long_text,
         source_prefix: str | None = None,
         source_suffix: str | None = None,
+        adapter: str | None = None,
         **generation: Any,
     ) -> Iterator[Hypothesis]:
         """Yield the best title so far each time that its text changes; the last one is what `generate` returns.
@@ -188,7 +232,8 @@ class AutoTitle:
             source_prefix=source_prefix,
             source_suffix=source_suffix,
         )
-        return self._stream(self.encode(text, data), config, self.encode_prefix(config))
+        source = self.encode(text, data, adapter or self.default_adapter)
+        return self._stream(source, config, self.encode_prefix(config))
 
     def _stream(self, source: Source, config: GenerationConfig, prefix: list[int]) -> Iterator[Hypothesis]:
         if not source:
@@ -204,21 +249,38 @@ class AutoTitle:
             yield waiting
 
     def iterate(
-        self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool = False
+        self,
+        texts: Sequence[str],
+        config: GenerationConfig,
+        data: DataConfig,
+        progress: bool = False,
+        adapter: str | Sequence[str | None] | None = None,
     ) -> Iterator[Answer]:
         """Yield the titles of each text, in the order of the texts, some hundred at a time; see `generate_n_best`.
 
         Raises OptionError for anything but a list of texts, before the first is read.
         """
-        return self._iterate(_listed(texts), config, data, progress)
+        texts = _listed(texts)
+        names = [adapter or self.default_adapter] * len(texts) if isinstance(adapter, str | None) else list(adapter)
+        if len(names) != len(texts):
+            raise OptionError(f"adapter must be one name, or as many as texts ({len(texts)}), got {len(names)}")
+        return self._iterate(texts, config, data, progress, names)
 
     def _iterate(
-        self, texts: Sequence[str], config: GenerationConfig, data: DataConfig, progress: bool
+        self,
+        texts: Sequence[str],
+        config: GenerationConfig,
+        data: DataConfig,
+        progress: bool,
+        names: Sequence[str | None],
     ) -> Iterator[Answer]:
         prefix = self.encode_prefix(config)
         with tqdm.tqdm(total=len(texts), disable=not progress, unit="title", dynamic_ncols=True) as bar:
             for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-                sources = [self.encode(text, data) for text in texts[start : start + _TEXTS_AT_A_TIME]]
+                end = start + _TEXTS_AT_A_TIME
+                sources = [
+                    self.encode(text, data, name) for text, name in zip(texts[start:end], names[start:end], strict=True)
+                ]
                 answers = [Answer([_EMPTY], 0, False)] * len(sources)
                 rows = [row for row, source in enumerate(sources) if source]
                 # A long title takes as much memory as a long text.
@@ -257,8 +319,8 @@ class AutoTitle:
             for source, titles in zip(sources, found, strict=True)
         ]
 
-    def encode(self, text: str, data: DataConfig) -> Source:
-        """Return what the model reads of a text, in its prompt; NO_TEXT, which has no tokens, of an empty one.
+    def encode(self, text: str, data: DataConfig, adapter: str | None = None) -> Source:
+        """Return what the model reads of a text, in its prompt and by an adapter; NO_TEXT of an empty one.
 
         Raises OptionError if `max_source_length` has no room for the prompt and a token of the text.
         """
@@ -268,7 +330,8 @@ class AutoTitle:
         length = data.max_source_length
         if self.max_positions:  # of PEGASUS, which can read no more at once
             length = min(length, self.max_positions)
-        return LONG_TEXT[data.long_text](reader, text, length)
+        source = LONG_TEXT[data.long_text](reader, text, length)
+        return source if adapter is None else dataclasses.replace(source, adapter=adapter)
 
     def encode_prefix(self, config: GenerationConfig) -> list[int]:
         """Return the tokens that every title begins with.

@@ -51,13 +51,17 @@ NOT_RUN = {
     "docker ": "needs a daemon; tests/scripts/test_deploy.py checks the Dockerfile",
     "OPENAI_API_KEY=": "asks an endpoint of someone else; tests/systems/test_openai_chat.py has one",
     "PYSPARK_PYTHON=": "needs a cluster; tests/data/test_runners.py runs Spark on this machine",
-    **{f"python benchmarks/{name}.py": "takes minutes to hours" for name in ("decoding", "training", "serving")},
+    **{
+        f"python benchmarks/{name}.py": "takes minutes to hours"
+        for name in ("adapters", "decoding", "training", "serving")
+    },
     "python benchmarks/tables.py": "writes the page itself; test_tables_are_up_to_date has it",
 }
 
 # Pages that train more than once, or load several models.
 SLOW = {
-    *("docs/english.md", "docs/fine-tuning.md", "docs/hugging-face.md", "docs/pretraining.md", "docs/results.md"),
+    *("docs/adapters.md", "docs/english.md", "docs/fine-tuning.md", "docs/hugging-face.md", "docs/pretraining.md"),
+    "docs/results.md",
 }
 
 # Flags of other programs.
@@ -78,6 +82,10 @@ MADE = {
         "scores.csv",
     ),
     *(
+        "adapter_config.json",
+        "t5_pegasus.json",
+        "best_adapter/",
+        "news/best_adapter/",
         "training_log.csv",
         "pretraining_log.csv",
         "generation_config.json",
@@ -254,7 +262,7 @@ def flags_of(script: str) -> frozenset[str]:
 
 def scripts() -> list[str]:
     names = [*("finetune", "test", "evaluation", "compare", "pretrain_data", "pretrain", "serve")]
-    modules = [f"t5_pegasus.{name}" for name in ("vocabulary", "conversion", "export", "check")]
+    modules = [f"t5_pegasus.{name}" for name in ("vocabulary", "conversion", "export", "adapters", "check")]
     return [*(f"{name}.py" for name in names), *modules, "deploy/client.py", "deploy/create_endpoint.py"]
 
 

@@ -64,7 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.predictions is None:
         from ..title import AutoTitle  # late, since scoring alone needs none of it
 
-        title = AutoTitle.load(model_dir, load.weights, load.engine, load.user_dict, load.run_dir)
+        title = AutoTitle.load(
+            model_dir,
+            load.weights,
+            load.engine,
+            load.user_dict,
+            load.run_dir,
+            load.adapter,
+            load.ignore_base_hash,
+        )
         contents = [example.content for example in examples]
         predictions = [answer.titles[0].text for answer in title.iterate(contents, generation, data, progress=True)]
     else:

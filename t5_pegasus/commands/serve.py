@@ -10,6 +10,7 @@ from .. import cli
 from ..config import GenerationConfig
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..engines.options import LoadConfig
+from ..locations import Weights
 from ..serving.logs import json_lines
 from ..serving.options import ServingConfig, find_model, make_service, options_from_environment
 
@@ -24,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     serving = cli.config_from(flags, ServingConfig)
     with json_lines(serving.log_level, serving.log_text):
-        model = find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir)
+        usual = Weights.PRETRAINED if flags.adapter or flags.adapters else None
+        model = find_model(flags.model_dir, flags.weights, flags.engine, flags.user_dict, flags.run_dir, usual)
+        model = model._replace(adapter=flags.adapter, ignore_base_hash=flags.ignore_base_hash)
         generation = GenerationConfig.of_model(model.model_dir, **cli.given(flags, GenerationConfig))
         service = make_service(serving, model, generation, cli.config_from(flags, DataConfig))
         from ..serving.supervisor import serve

@@ -25,11 +25,13 @@ class Window(NamedTuple):
 class Source:
     """A text as the encoder reads it; its length is the number of tokens that the decoder sees.
 
-    windows: one, or as many as a longer text is divided into. truncated: True if they lack some of the text.
+    windows: one, or as many as a longer text is divided into. truncated: True if they lack some of the text. adapter:
+    the name of the adapter that the engine is to read and write with; None for the model itself.
     """
 
     windows: tuple[Window, ...]
     truncated: bool = False
+    adapter: str | None = None
 
     @classmethod
     def whole(cls, ids: Sequence[int], truncated: bool = False) -> Self:
@@ -124,11 +126,14 @@ class Inputs(NamedTuple):
     """A batch of sources as arrays.
 
     ids: int32 [windows, window_len], padded with 0. joined: int32 [sources, source_len], the index in the flattened
-    `ids` of each token of a source that the decoder sees; -1 at padding.
+    `ids` of each token of a source that the decoder sees; -1 at padding. owners: int32 [windows], the source of each
+    window. adapters: the name of each source's adapter, or None.
     """
 
     ids: np.ndarray
     joined: np.ndarray
+    owners: np.ndarray
+    adapters: tuple[str | None, ...]
 
 
 def make_inputs(sources: Sequence[Source]) -> Inputs:
@@ -144,7 +149,8 @@ def make_inputs(sources: Sequence[Source]) -> Inputs:
         ]
         for source in sources
     ]
-    return Inputs(ids, pad(joined, pad_id=-1))
+    owners = np.repeat(np.arange(len(sources), dtype=np.int32), [len(source.windows) for source in sources])
+    return Inputs(ids, pad(joined, pad_id=-1), owners, tuple(source.adapter for source in sources))
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int = 0, shape: tuple[int, int] | None = None) -> np.ndarray:

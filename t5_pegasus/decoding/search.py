@@ -267,10 +267,15 @@ class BatchDecoder:
         engine: runs the model.
         start_id, end_id: ids of the tokens that a title begins with and ends at.
         unused_ids: ids of the model that are no tokens (see `text.protocol.Tokenizer`); they are never written.
+
+    Attributes:
+        engine: runs the model.
+        base_sha256: returns the hash of the model's weights (see `locations.weights_hash`), None where it is not known.
     """
 
     def __init__(self, engine: Engine, start_id: int, end_id: int, unused_ids: Sequence[int] = ()) -> None:
         self.engine, self.start_id, self.end_id, self.unused_ids = engine, start_id, end_id, unused_ids
+        self.base_sha256: Callable[[], str | None] = lambda: None
 
     def search_batch(
         self,

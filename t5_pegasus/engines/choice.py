@@ -1,5 +1,6 @@
 """Which engine runs a model: a decoder for each name, and the default of this machine."""
 
+import functools
 import importlib.util
 import shutil
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 from ..config import ModelConfig
 from ..decoding.search import BatchDecoder, Decoder
 from ..errors import OptionError
-from ..locations import Weights, find_weights
+from ..locations import Weights, find_weights, weights_hash
+from ..networks.adapter_files import check_base, read_adapter
 from ..text.protocol import Tokenizer
-from .exported import is_exported, shipped_export
+from .exported import base_sha256, is_exported, shipped_export
 
 
 def _reference(t5: Any, tokenizer: Tokenizer) -> Decoder:
@@ -89,8 +91,18 @@ def load_decoder(
     if is_exported(model_dir):
         if weights is not None or engine not in ("auto", "onnx"):
             raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
-        return _exported(model_dir, tokenizer)
-    weights = find_weights(model_dir, weights, output_dir)
+        decoder: Decoder = _exported(model_dir, tokenizer)
+        known: Callable[[], str | None] = functools.partial(base_sha256, model_dir)
+    else:
+        found = find_weights(model_dir, weights, output_dir)
+        decoder = _from_weights(model_dir, found, engine, tokenizer)
+        known = functools.partial(weights_hash, found)
+    if isinstance(decoder, BatchDecoder):
+        decoder.base_sha256 = known
+    return decoder
+
+
+def _from_weights(model_dir: Path, weights: Path, engine: str, tokenizer: Tokenizer) -> Decoder:
     chosen = choose_engine() if engine == "auto" else engine
     if chosen == "onnx":
         from .onnx_cache import cached_export
@@ -103,6 +115,39 @@ def load_decoder(
     from ..networks.t5 import build_model
 
     return make_decoder(build_model(model_dir, weights), tokenizer, chosen)
+
+
+def load_adapter(decoder: Decoder, name: str, folder: str | Path, ignore_base_hash: bool = False) -> None:
+    """Add the adapter of a folder to a decoder, in place of one of that name.
+
+    Raises CheckpointError for one of other weights (by their hash, unless it is ignored) or of another network, and
+    what `read_adapter` and the engine's `add_adapter` raise.
+    """
+    engine = _adapted(decoder)
+    if not ignore_base_hash:
+        check_base(folder, decoder.base_sha256() if isinstance(decoder, BatchDecoder) else None)
+    engine.add_adapter(name, read_adapter(folder, engine.description))
+
+
+def remove_adapter(decoder: Decoder, name: str) -> None:
+    """Remove an adapter from a decoder; raises OptionError if there is none of that name."""
+    _adapted(decoder).adapters.remove(name)
+
+
+def adapter_names(decoder: Decoder) -> tuple[str, ...]:
+    """Return the names of a decoder's adapters."""
+    names: tuple[str, ...] = _adapted(decoder).adapters.names if _takes_adapters(decoder) else ()
+    return names
+
+
+def _takes_adapters(decoder: Decoder) -> bool:
+    return isinstance(decoder, BatchDecoder) and hasattr(decoder.engine, "adapters")
+
+
+def _adapted(decoder: Decoder) -> Any:
+    if not isinstance(decoder, BatchDecoder) or not _takes_adapters(decoder):
+        raise OptionError("adapters are for engines keras and onnx, got reference; or merge them into the weights")
+    return decoder.engine
 
 
 def choose_engine() -> str:

@@ -115,6 +115,12 @@ def _hash_of(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def base_sha256(model_dir: str | Path) -> str | None:
+    """Return the hash of the weights that an export was made of; None if it does not say."""
+    value = json.loads((Path(model_dir) / CONFIG).read_bytes()).get("weights_sha256")
+    return value if isinstance(value, str) else None
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:

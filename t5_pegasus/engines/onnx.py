@@ -11,10 +11,16 @@ from onnxruntime import OrtValue
 from ..decoding.inputs import Inputs
 from ..decoding.logits import Edits
 from ..errors import CheckpointError
-from .exported import GRAPH_FILES, check_export
+from ..networks.architectures import describe
+from ..networks.lora import Adapter, list_modules
+from .exported import DECODER, ENCODER, GATHER, check_export
+from .low_rank import Adapters, Joined
+from .onnx_low_rank import Graph, add_products, columns_of, feeds
 
 _STEPS = 16  # for which caches have free slots when they are made anew
 _SHARED = 8  # times the tokens of one beam that a source's cache may hold before its beams get their own caches
+_KEPT = 8  # sets of adapters whose matrices are kept as the runtime's tensors
+_WEIGHTS_AT = "session.model_external_initializers_file_folder_path"  # the runtime's name of the option
 _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written in place
 
 
@@ -33,6 +39,18 @@ class Slots(NamedTuple):
     per_beam: bool
 
 
+class Decoder(NamedTuple):
+    """The decoder of a batch: its session, with the adapters of the batch as inputs if the session takes some.
+
+    columns: float32 [sources, K], see `low_rank.Joined`.
+    """
+
+    session: Any
+    graph: Graph | None
+    factors: dict[str, OrtValue]
+    columns: np.ndarray
+
+
 class State(NamedTuple):
     """What a batch has computed so far: the runtime's tensors by their names in `decoder.onnx` (see `onnx_graph`)."""
 
@@ -41,6 +59,7 @@ class State(NamedTuple):
     caches: dict[str, OrtValue]
     cross: dict[str, OrtValue]
     binding: Any
+    decoder: Decoder
 
 
 class OnnxEngine:
@@ -49,6 +68,10 @@ class OnnxEngine:
     Args:
         model_dir: made by `t5_pegasus.export`.
         num_threads: of one operation; 0 takes as many as this process may use cores.
+
+    Attributes:
+        adapters: by name; `add_adapter` adds one. The first that has to do with a projection makes the graphs anew.
+        description: of the network.
 
     Raises CheckpointError for what `exported.check_export` refuses, and for graphs that cannot be loaded.
     """
@@ -60,13 +83,12 @@ class OnnxEngine:
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         options.intra_op_num_threads = num_threads or (allowed if allowed < (os.cpu_count() or 1) else 0)
         options.log_severity_level = 3
-        try:
-            self._encoder, self._decoder, self._gather = (
-                onnxruntime.InferenceSession(str(model_dir / name), options, providers=["CPUExecutionProvider"])
-                for name in GRAPH_FILES
-            )
-        except Exception as error:  # the runtime's own errors have no common base
-            raise CheckpointError(f"{model_dir} is not an exported model, or damaged: {error}") from error
+        options.add_session_config_entry(_WEIGHTS_AT, str(model_dir))
+        self._model_dir, self._options = model_dir, options
+        self.adapters, self.description = Adapters(), describe(config)
+        self._graphs: dict[str, Graph | None] = {ENCODER: None, DECODER: None}
+        self._feeds: dict[tuple[str, ...], dict[str, dict[str, OrtValue]]] = {}  # by adapters of a batch, and graph
+        self._encoder, self._decoder, self._gather = map(self._load, (ENCODER, DECODER, GATHER))
         shapes = {value.name: value.shape for value in self._decoder.get_inputs()}
         _, self._heads, _, self._head_size = shapes["key_0"]
         self._vocab_size = config.vocab_size
@@ -74,18 +96,81 @@ class OnnxEngine:
         outputs = (output.name for output in self._decoder.get_outputs())
         self._cache_names = [name.removeprefix("new_") for name in outputs if name.startswith("new_")]
 
+    def _load(self, name: str, graph: Graph | None = None) -> Any:
+        """Return a session of a graph of the export, or of what was made of it."""
+        path = str(self._model_dir / name)
+        try:
+            return onnxruntime.InferenceSession(
+                path if graph is None else graph.data, self._options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's own errors have no common base
+            raise CheckpointError(f"{self._model_dir} is not an exported model, or damaged: {error}") from error
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Add an adapter of this network; raises what `Adapters.add` and `add_products` raise."""
+        self.adapters.add(name, adapter)
+        self._feeds.clear()
+        try:
+            self._take_adapters()
+        except Exception:
+            self.adapters.remove(name)
+            raise
+
+    def _take_adapters(self) -> None:
+        """Give the graphs inputs for all projections that adapters add to, if they lack some."""
+        found = {
+            part.weight for graph in self._graphs.values() if graph for each in graph.products for part in each.parts
+        }
+        targets = self.adapters.targets() | found
+        if targets == found:
+            return
+        modules = [module for module in list_modules(self.description) if module.inputs]
+        shapes = {module.weight: (module.inputs, module.outputs) for module in modules}
+        factors = {module.weight: module.factor for module in modules}
+        of_sources = {
+            linear.kernel
+            for block in self.description.decoder.blocks
+            for linear in (block.cross_attention.key, block.cross_attention.value)
+        }
+        graphs = {
+            name: add_products(self._model_dir / name, shapes, factors, targets, of_sources) for name in self._graphs
+        }
+        self._encoder, self._decoder = (self._load(name, graph) for name, graph in graphs.items())
+        self._graphs.update(graphs)
+
+    def _feeds_of(self, names: tuple[str | None, ...], joined: Joined | None) -> dict[str, dict[str, OrtValue]]:
+        """Return the inputs for the adapters of a batch, by graph."""
+        key = tuple(sorted({name for name in names if name is not None}))
+        if key not in self._feeds:
+            if len(self._feeds) >= _KEPT:
+                del self._feeds[next(iter(self._feeds))]
+            self._feeds[key] = {
+                name: {key: OrtValue.ortvalue_from_numpy(value) for key, value in feeds(graph, joined).items()}
+                for name, graph in self._graphs.items()
+                if graph is not None
+            }
+        return self._feeds[key]
+
     def start(self, inputs: Inputs) -> State:
         """Encode the sources and compute their keys and values in every layer."""
-        values = {
-            name: OrtValue.ortvalue_from_numpy(value.astype(np.int64)) for name, value in inputs._asdict().items()
-        }
-        outputs = self._encoder.run_with_ort_values(self._encoder_outputs, values)
+        joined, columns = self.adapters.of_batch(inputs.adapters)
+        if joined is None:
+            columns = np.zeros((len(columns), 1), np.float32)
+        factors = self._feeds_of(inputs.adapters, joined)
+        arrays = {"ids": inputs.ids.astype(np.int64), "joined": inputs.joined.astype(np.int64)}
+        if (graph := self._graphs[ENCODER]) is not None:
+            lengths = {"rows": inputs.ids.shape[1], "sources": inputs.joined.shape[1]}
+            of_rows = {"rows": columns[inputs.owners], "sources": columns}
+            arrays |= columns_of(graph, {name: np.repeat(of_rows[name], lengths[name], axis=0) for name in lengths})
+        values = {name: OrtValue.ortvalue_from_numpy(value) for name, value in arrays.items()}
+        outputs = self._encoder.run_with_ort_values(self._encoder_outputs, {**values, **factors.get(ENCODER, {})})
         cross = dict(zip(self._encoder_outputs, outputs, strict=True))
         count = len(inputs.joined)
         slots = Slots(0, np.zeros((count, 1), np.int64), np.zeros((count, 1, 1), bool), False)
         shape = (count, self._heads, 1, self._head_size)
         caches = {name: OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in self._cache_names}
-        return State(0, slots, caches, cross, self._bind(caches, cross))
+        decoder = Decoder(self._decoder, self._graphs[DECODER], factors.get(DECODER, {}), columns)
+        return State(0, slots, caches, cross, self._bind(decoder, caches, cross), decoder)
 
     def step(
         self,
@@ -97,7 +182,7 @@ class OnnxEngine:
         top: int,
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """Advance every beam by one token; see `decoding.search.Engine`."""
-        position, slots, caches, cross, binding = state
+        position, slots, caches, cross, binding, decoder = state
         rows, beams, num_slots = parents.ravel(), tokens.shape[1], slots.past.shape[2]
         # A beam takes over the past of its parent: the keys and values themselves are not moved.
         past = slots.past.reshape(-1, num_slots)[rows].reshape(-1, 1 if slots.per_beam else beams, num_slots)
@@ -110,8 +195,9 @@ class OnnxEngine:
             binding.clear_binding_outputs()
             if len(sources) < cross["mask"].shape()[0]:
                 cross = self._keep(cross, sources)
+                decoder = decoder._replace(columns=decoder.columns[sources])
             slots, caches = self._move(slots, caches, owners, position)
-            binding = self._bind(caches, cross)
+            binding = self._bind(decoder, caches, cross)
         readers = np.arange(slots.past.shape[1])
         slots.positions[:, slots.used + readers] = position
         slots.past[:, readers, slots.used + readers] = True
@@ -126,25 +212,27 @@ class OnnxEngine:
         inputs = {name: np.ascontiguousarray(value, np.int64) for name, value in integers.items()}
         inputs["visible"] = np.where(slots.past, np.float32(0), np.float32(-np.inf))[:, None]
         inputs["factors"] = edits.factors
+        if decoder.graph is not None:
+            inputs |= columns_of(decoder.graph, {"rows": np.repeat(decoder.columns, beams, axis=0)})
         for name, value in inputs.items():
             binding.bind_cpu_input(name, value)
         for name in _FOUND:
             binding.bind_output(name)
-        self._decoder.run_with_iobinding(binding)
+        decoder.session.run_with_iobinding(binding)
         found = binding.get_outputs_as_ortvaluevector()
         best, log_probs = (found[index].numpy().reshape(*tokens.shape, -1) for index in range(len(_FOUND)))
         return (
-            State(position + 1, slots._replace(used=slots.used + len(readers)), caches, cross, binding),
+            State(position + 1, slots._replace(used=slots.used + len(readers)), caches, cross, binding, decoder),
             best,
             log_probs,
         )
 
-    def _bind(self, caches: dict[str, OrtValue], cross: dict[str, OrtValue]) -> Any:
+    def _bind(self, decoder: Decoder, caches: dict[str, OrtValue], cross: dict[str, OrtValue]) -> Any:
         """Return the decoder's inputs and outputs that stay from step to step; it writes the caches in place."""
-        binding = self._decoder.io_binding()
+        binding = decoder.session.io_binding()
         for name in _FOUND:  # the runtime's outputs are in this order of binding
             binding.bind_output(name)
-        for name, value in {**cross, **caches}.items():
+        for name, value in {**cross, **caches, **decoder.factors}.items():
             binding.bind_ortvalue_input(name, value)
         for name, value in caches.items():
             binding.bind_ortvalue_output(f"new_{name}", value)

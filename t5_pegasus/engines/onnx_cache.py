@@ -13,7 +13,7 @@ from pathlib import Path
 from ..config import ModelConfig
 from ..errors import CheckpointError
 from ..files import atomic_folder, only_writer, temporary_folder
-from ..locations import VOCABULARY_FILES
+from ..locations import VOCABULARY_FILES, weight_files
 from ..text.folder import tokenizer_files
 from .activations import check_activations
 from .exported import CONFIG, FILES, GRAPHS, check_export
@@ -36,7 +36,7 @@ def cached_export(model_dir: str | Path, weights: str | Path) -> Path | None:
     """
     model_dir, weights = Path(model_dir), Path(weights)
     check_activations(ModelConfig.load(model_dir).hidden_act)
-    weights_hash = _hash(_weight_files(weights))
+    weights_hash = _hash(weight_files(weights))
     model_files = (model_dir / name for name in (CONFIG, *tokenizer_files(model_dir)))
     name = f"{weights_hash}-{_hash(model_files, str(GRAPHS))}"
     folders = _cache_folders(weights)
@@ -105,14 +105,6 @@ def _refuse_usable(target: Path) -> None:
     """Raise FileExistsError for an export that another process has made meanwhile, if the system has no locks."""
     if _is_usable(target):
         raise FileExistsError(0, "another process has made it", str(target))
-
-
-def _weight_files(weights: Path) -> list[Path]:
-    """Return the files of weights: one, or those of a TensorFlow checkpoint."""
-    if weights.is_file():
-        return [weights]
-    names = (f"{weights.name}.index", f"{weights.name}.data-")
-    return sorted(path for path in weights.parent.iterdir() if path.name.startswith(names))
 
 
 def _hash(files: Iterable[Path], start: str = "") -> str:

@@ -26,6 +26,8 @@ class LoadConfig:
         choices=("auto", *ENGINES),
     )
     user_dict: str | None = option(None, "jieba user dictionary that the model was trained with")
+    adapter: str | None = option(None, "folder of a LoRA adapter to write with, such as finetune.py's best_adapter")
+    ignore_base_hash: bool = option(False, "take an adapter of other weights that has the model's shapes")
 
     def __post_init__(self) -> None:
         """Raise OptionError for an engine that there is not."""

@@ -41,7 +41,11 @@ class ReferenceDecoder(bert4keras.snippets.AutoRegressiveDecoder):  # type: igno
 
     def encode(self, source: Source) -> np.ndarray:
         """Return the context of one source, float [source_len, hidden], joined if it is read in windows."""
-        ids, joined = make_inputs([source])
+        if source.adapter is not None:
+            raise OptionError(
+                f"engine reference takes no adapters; take keras or onnx, or merge it, got {source.adapter}"
+            )
+        ids, joined, *_ = make_inputs([source])
         contexts = self.encoder(tf.constant(ids)).numpy()  # [windows, window_len, hidden]
         context: np.ndarray = contexts.reshape(-1, contexts.shape[-1])[joined[0]]
         return context

@@ -239,8 +239,10 @@ def _linear_shapes(linear: Linear, inputs: int, outputs: int) -> Iterator[tuple[
 class Network:
     """A described network with its weights: what an engine runs.
 
-    weights: TensorFlow variables by the names of the description, in float32; others may be among them.
+    weights: TensorFlow variables by the names of the description, in float32, or frozen matrices in half precision;
+        others may be among them.
     compute_dtype: in which matrices are multiplied: float32, float16 or bfloat16.
+    factors: `lora.Factors` of variables, by the names of the weights whose products they add to.
 
     Raises CheckpointError for a weight that is missing or has another shape than the description gives it.
     """
@@ -248,6 +250,7 @@ class Network:
     description: Description
     weights: Mapping[str, Any]
     compute_dtype: str = "float32"
+    factors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the weights."""

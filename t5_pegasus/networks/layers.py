@@ -28,6 +28,18 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
         _dropout_seed.reset(token)
 
 
+def seeded_dropout(x: tf.Tensor, rate: float, salt: int) -> tf.Tensor:
+    """Set a share `rate` of the values to 0 and scale up the others, inside `dropout_seed`; outside change nothing.
+
+    So it does not depend on what Keras takes for training, which it forgets where a layer is computed again.
+    """
+    seed = _dropout_seed.get()
+    if seed is None or not rate:
+        return x
+    values = tf.random.stateless_uniform(tf.shape(x), tf.random.fold_in(seed, salt))
+    return tf.where(values >= rate, x / (1 - rate), tf.zeros((), x.dtype))
+
+
 class Dropout(keras.layers.Layer):  # type: ignore[misc]
     """Dropout that draws from `dropout_seed`; outside of it, from TensorFlow's own random state."""
 
@@ -43,12 +55,9 @@ class Dropout(keras.layers.Layer):  # type: ignore[misc]
             return inputs
 
         def drop() -> tf.Tensor:
-            seed = _dropout_seed.get()
-            shape = tf.shape(inputs)
-            if seed is None:
-                values = tf.random.uniform(shape)
-            else:
-                values = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, self.salt))
+            if _dropout_seed.get() is not None:
+                return seeded_dropout(inputs, self.rate, self.salt)
+            values = tf.random.uniform(tf.shape(inputs))
             return tf.where(values >= self.rate, inputs / (1 - self.rate), tf.zeros((), inputs.dtype))
 
         return keras.backend.in_train_phase(drop, inputs, training=training)

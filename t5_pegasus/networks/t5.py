@@ -105,6 +105,7 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
     `model`: [source ids, target ids] -> the decoder's output.
     `named_variables`: its weights by their official names, whatever is added to a layer later.
     `from_scratch`: True if the weights are random, as `initialize` sets them.
+    `lora`: what learns, if all else is frozen (see `lora_layers.attach`).
 
     Where `tie_word_embeddings`, the head's matrix is a copy of the embedding, transposed: loading, `initialize` and
     training keep it so.
@@ -112,6 +113,7 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
 
     named_variables: dict[str, tf.Variable]
     from_scratch = False
+    lora: Any = None
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         # Past bert4keras's T5, which would build its own encoder and decoder, to its base.
@@ -145,8 +147,10 @@ class PegasusT5(bert4keras.models.T5):  # type: ignore[misc]
         """Return the variables that training changes by their gradient, in the model's order.
 
         They are those of all layers that are not frozen (`layer.trainable = False`), but for the matrix of a tied head,
-        which goes with the embedding.
+        which goes with the embedding. With LoRA they are its variables alone.
         """
+        if self.lora is not None:
+            return list(self.lora.learned)
         follower = self.named_variables[HEAD] if self.config.tie_word_embeddings else None
         return [variable for variable in self.model.trainable_variables if variable is not follower]
 
@@ -223,7 +227,9 @@ def network_of(t5: Any) -> Network:
             relative_attention_num_buckets=table.input_dim,
             relative_attention_max_distance=table.max_distance,
         )
-    return Network(describe(config), named_variables(t5), t5.layers["Embedding-Token"].compute_dtype)
+    lora = getattr(t5, "lora", None)  # stock models have none
+    factors = {} if lora is None else lora.factors
+    return Network(describe(config), named_variables(t5), t5.layers["Embedding-Token"].compute_dtype, factors)
 
 
 def check_vocabulary(model_dir: str | Path, config: ModelConfig) -> None:

@@ -36,7 +36,12 @@ class Answerer:
         self.batcher, self._log_text = batcher, log_text
 
     async def answer(
-        self, request: Request, texts: Sequence[str], configs: Sequence[GenerationConfig], deadline: float
+        self,
+        request: Request,
+        texts: Sequence[str],
+        configs: Sequence[GenerationConfig],
+        deadline: float,
+        adapters: Sequence[str | None] = (),
     ) -> list[Answer]:
         """Return the answers to texts; `deadline` is a time of `time.perf_counter`.
 
@@ -48,7 +53,7 @@ class Answerer:
         gone = asyncio.create_task(_wait_until_gone(request.receive))
         futures: list[asyncio.Future[Answer]] = []
         try:
-            futures = self.batcher.submit(texts, configs)
+            futures = self.batcher.submit(texts, configs, adapters=adapters)
             together = asyncio.create_task(_gather(futures))
             await asyncio.wait(
                 {together, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED
@@ -65,7 +70,12 @@ class Answerer:
         return answers
 
     def stream(
-        self, request: Request, text: str, config: GenerationConfig, deadline: float
+        self,
+        request: Request,
+        text: str,
+        config: GenerationConfig,
+        deadline: float,
+        adapter: str | None = None,
     ) -> AsyncGenerator[Hypothesis | Answer | None]:
         """Return an iterator over the best titles of a text so far, None when there is none for long; then its answer.
 
@@ -79,7 +89,7 @@ class Answerer:
             loop.call_soon_threadsafe(titles.put_nowait, title)
 
         request.scope["state"]["log"].update(texts=1, chars=len(text))
-        (future,) = self.batcher.submit([text], [config], on_title)
+        (future,) = self.batcher.submit([text], [config], on_title, [adapter])
         future.add_done_callback(lambda _: titles.put_nowait(None))
 
         async def found() -> AsyncGenerator[Hypothesis | Answer | None]:

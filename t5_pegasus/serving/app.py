@@ -15,6 +15,7 @@ from .. import __version__
 from ..config import ModelConfig
 from ..title import AutoTitle
 from . import bodies, metrics, middleware, openapi, static
+from .adapters import AdapterFolder, check_folder
 from .answers import Answerer
 from .batcher import Batcher
 from .errors import ServiceError
@@ -53,6 +54,7 @@ class App:
             self.serving.max_queue,
             self.metrics,
             on_loaded,
+            AdapterFolder(check_folder(self.serving.adapters), service.model.ignore_base_hash),
         )
         vocab_size = ModelConfig.load(service.model.model_dir).vocab_size
         self.schemas = Schemas(self.serving, service.generation, vocab_size)

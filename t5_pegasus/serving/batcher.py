@@ -17,6 +17,7 @@ from ..decoding.inputs import NO_TEXT, Source
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import OptionError
 from ..title import Answer, AutoTitle, Hypothesis
+from .adapters import SECONDS_BETWEEN_LOOKS, AdapterFolder
 from .errors import ServiceError
 from .logs import logger
 from .metrics import Metrics
@@ -28,14 +29,15 @@ _WARM_UP = "今天的会议讨论了服务的启动。"
 class Job:
     """A text to decode.
 
-    prefix: token ids that its title begins with. on_title: called with the best title so far, if given. source: what
-    the model reads of the text; NO_TEXT until it has been encoded.
+    prefix: token ids that its title begins with. on_title: called with the best title so far, if given. adapter: its
+    name, None for the model itself. source: what the model reads of the text; NO_TEXT until it has been encoded.
     """
 
     text: str
     config: GenerationConfig
     prefix: list[int]
     on_title: Callable[[Hypothesis], None] | None
+    adapter: str | None = None
     source: Source = NO_TEXT
     future: concurrent.futures.Future[Answer] = dataclasses.field(default_factory=concurrent.futures.Future)
     arrived: float = dataclasses.field(default_factory=time.monotonic)
@@ -62,6 +64,8 @@ class Batcher:
         metrics: of the service; updated here.
         on_loaded: called once, from that thread: with None when the model is loaded, with the error if it cannot be.
 
+        adapters: keeps the model's adapters those of a folder.
+
     Attributes:
         state: "loading", "ready", "failed" or "closed".
     """
@@ -74,10 +78,13 @@ class Batcher:
         max_queue: int,
         metrics: Metrics,
         on_loaded: Callable[[Exception | None], None] = lambda error: None,
+        adapters: AdapterFolder | None = None,
     ) -> None:
         self.state = "loading"
         self._load, self._on_loaded, self._metrics = load, on_loaded, metrics
         self._data, self._wait_seconds, self._max_queue = data, wait_seconds, max_queue
+        self._adapters = adapters or AdapterFolder(None)
+        self._looked = 0.0  # when the folder of adapters was looked at last
         self._title: AutoTitle | None = None
         self._queue: list[Job] = []  # in the order of arrival, in which they are encoded
         self._free_since, self._expected = 0.0, 0  # when the last batch was done, and its texts and those queued then
@@ -129,30 +136,45 @@ class Batcher:
         texts: Sequence[str],
         configs: Sequence[GenerationConfig],
         on_title: Callable[[Hypothesis], None] | None = None,
+        adapters: Sequence[str | None] = (),
     ) -> list[asyncio.Future[Answer]]:
         """Put texts into the queue, all or none; cancel the futures to give them up.
 
-        Raises ServiceError while the model is loading, if the queue has no room for them, and for options that do not
-        fit the vocabulary.
+        `adapters` has the name of each text's, None for the default; it may be empty.
+
+        Raises ServiceError while the model is loading, if the queue has no room for them, for an adapter that there is
+        not, and for options that do not fit the vocabulary.
         """
         title = self.ready()
         try:
             prefixes = [title.encode_prefix(config) for config in configs]
         except OptionError as error:
             raise ServiceError(422, "invalid_options", str(error), "parameters") from None
-        jobs = [Job(*each, on_title) for each in zip(texts, configs, prefixes, strict=True)]
-        with self._changed:
+        names = [name or title.default_adapter for name in adapters or [None] * len(texts)]
+        jobs = [
+            Job(text, config, prefix, on_title, name)
+            for text, config, prefix, name in zip(texts, configs, prefixes, names, strict=True)
+        ]
+        with self._changed:  # in which adapters are removed: of those that are asked for, none is
+            self._check_adapters(title, names)
             self._check_room(len(jobs))
             self._set_queue(self._queue + jobs)
         self._encoder.submit(self._encode, title, jobs)
         return [asyncio.wrap_future(job.future) for job in jobs]
+
+    def _check_adapters(self, title: AutoTitle, names: Sequence[str | None]) -> None:
+        wanted = {name for name in names if name is not None}
+        known = self._adapters.names(title) if wanted else ()
+        if wanted - set(known):
+            message = f"there is no such adapter; there are: {', '.join(known) or 'none'}"
+            raise ServiceError(422, "unknown_adapter", message, "adapter")
 
     def _encode(self, title: AutoTitle, jobs: list[Job]) -> None:
         """Encode the texts of a request; they can be decoded once all are encoded, since they may go together."""
         sources = {}
         for job in filter(lambda job: job.is_wanted, jobs):
             try:
-                sources[job] = title.encode(job.text, self._data)
+                sources[job] = title.encode(job.text, self._data, job.adapter)
             except Exception as error:
                 logger.error("encoding failed", exc_info=error)
                 job.fail(error)
@@ -185,10 +207,14 @@ class Batcher:
             self.state = "failed"
             self._on_loaded(error)
             return
+        self._update_adapters(title)
         self._title, self.state = title, "ready"
         logger.info("model loaded", extra={"fields": {"seconds": round(time.monotonic() - start, 2)}})
         self._on_loaded(None)
-        while jobs := self._next_batch():
+        while (jobs := self._next_batch()) is None or jobs:
+            if jobs is None:
+                self._update_adapters(title)
+                continue
             self._busy_since = start = time.monotonic()
             for job in jobs:
                 self._metrics.queue_seconds.observe(start - job.arrived)
@@ -200,14 +226,29 @@ class Batcher:
             with self._changed:
                 self._free_since, self._expected = time.monotonic(), len(jobs) + len(self._queue)
 
-    def _next_batch(self) -> list[Job]:
+    def adapters(self) -> tuple[str, ...]:
+        """Return the adapters that can be asked for now; none while the model is loading."""
+        return () if self._title is None else self._adapters.names(self._title)
+
+    def _update_adapters(self, title: AutoTitle) -> None:
+        self._adapters.load_new(title)
+        with self._changed:
+            self._adapters.remove_gone(title, {job.adapter for job in self._queue if job.adapter is not None})
+        self._looked = time.monotonic()
+
+    def _next_batch(self) -> list[Job] | None:
         """Wait for texts and take a batch out of the queue; return an empty one when it is time to end.
+
+        Returns None when it is time to look at the folder of adapters.
 
         It waits for further texts while some are being encoded, or while there are fewer than there were with the last
         batch, since a client that has been answered may ask again. So a single client does not wait.
         """
         with self._changed:
             while True:
+                seconds_to_look = self._looked + SECONDS_BETWEEN_LOOKS - time.monotonic()
+                if self._adapters.is_watched and seconds_to_look <= 0 and not self._closing:
+                    return None
                 self._set_queue([job for job in self._queue if job.is_wanted])
                 encoded = [job for job in self._queue if job.source]
                 patience = None
@@ -219,6 +260,10 @@ class Batcher:
                         break
                 elif self._closing and not self._queue:
                     return []
+                if self._adapters.is_watched:
+                    patience = (
+                        max(0.0, seconds_to_look) if patience is None else min(patience, max(0.0, seconds_to_look))
+                    )
                 self._changed.wait(patience)
             self._set_queue([job for job in self._queue if job not in batch])
         return batch
@@ -247,6 +292,7 @@ class Batcher:
             if job.future.set_running_or_notify_cancel():
                 self._metrics.source_tokens.inc(answer.source_tokens)
                 self._metrics.title_tokens.inc(len(answer.titles[0].ids))
+                self._metrics.titles.labels(job.adapter or "").inc()
                 job.future.set_result(answer)
 
 

@@ -59,6 +59,10 @@ class Metrics:
             "t5_pegasus_title_tokens", "Tokens of the best titles", registry=registry
         )
 
+        self.titles = prometheus_client.Counter(
+            "t5_pegasus_titles", "Texts answered, by adapter; none is the model itself", ("adapter",), registry=registry
+        )
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         if MULTIPROCESS_DIR not in os.environ:

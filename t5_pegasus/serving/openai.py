@@ -72,13 +72,14 @@ class OpenAI:
             )
 
     async def models(self) -> ModelList:
-        """List the model that is served."""
-        return ModelList(data=[self._card])
+        """List the model that is served and its adapters, which are models to OpenAI's clients."""
+        names = self._answerer.batcher.adapters()
+        return ModelList(data=[self._card, *(self._card.model_copy(update={"id": name}) for name in names)])
 
     async def model(self, model: str) -> ModelCard:
-        """Return the model that is served, by its id."""
-        self._check_model(model)
-        return self._card
+        """Return the model that is served, or an adapter of it, by its id."""
+        self._adapter_of(model)
+        return self._card.model_copy(update={"id": model})
 
     async def chat(self, request: Request) -> Response:
         """Write titles of the last message of the user, as chat completions.
@@ -89,14 +90,14 @@ class OpenAI:
         media_type(request, (JSON,), JSON)
         self._answerer.batcher.ready()  # before the body is read: that may take long
         given: Any = validate(self._chat.Request, parse_json(await self._bodies.read_text(request)))
-        self._check_model(given.model)
+        adapter = self._adapter_of(given.model)
         text, config = self._chat.text(given), self._chat.config(given)
         deadline = start + self._service.serving.timeout
-        completion = _Completion(self._card.id, given.stop, self._answerer.batcher.ready().tokenizer.end_id)
+        completion = _Completion(given.model, given.stop, self._answerer.batcher.ready().tokenizer.end_id)
         if not given.stream:
-            (answer,) = await self._answerer.answer(request, [text], [config], deadline)
+            (answer,) = await self._answerer.answer(request, [text], [config], deadline, [adapter])
             return Response(to_json(completion.whole(answer).model_dump()), media_type=JSON)
-        found = self._answerer.stream(request, text, config, deadline)
+        found = self._answerer.stream(request, text, config, deadline, adapter)
         has_usage = given.stream_options is not None and given.stream_options.include_usage is True
         stream = _Stream(completion, config, has_usage)
 
@@ -119,9 +120,13 @@ class OpenAI:
 
         return event_stream(body())
 
-    def _check_model(self, model: str) -> None:
-        if model != self._card.id:
+    def _adapter_of(self, model: str) -> str | None:
+        """Return the adapter that an id names; None for the model itself."""
+        if model == self._card.id:
+            return None
+        if model not in self._answerer.batcher.adapters():
             raise ServiceError(404, "model_not_found", f"the model served here is {self._card.id}", "model")
+        return model
 
 
 class _Completion:

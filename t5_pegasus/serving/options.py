@@ -20,7 +20,7 @@ from ..config import (
 from ..decoding.options import DataConfig
 from ..engines.exported import is_exported
 from ..errors import OptionError
-from ..locations import FINE_TUNED, choose_model_dir, find_weights
+from ..locations import FINE_TUNED, Weights, choose_model_dir, find_weights
 from ..text.lines import read_lines
 
 MEDIA_TYPES = ("application/json", "application/jsonlines", "text/plain")
@@ -47,6 +47,7 @@ class ServingConfig:
     limit_num_return_sequences: int = option(8, "most num_return_sequences that a request may ask for")
     limit_max_new_tokens: int = option(128, "most max_new_tokens that a request may ask for")
     api_key_file: str | None = option(None, "file of keys, one a line; requests must then have one of them")
+    adapters: str | None = option(None, "folder of LoRA adapters, a folder each, looked at every second")
     allow_origin: str | None = option(
         None, "origin whose pages may call the service (CORS), * for any; none if not given"
     )
@@ -81,6 +82,8 @@ class Model(NamedTuple):
     weights: str | None
     engine: str
     user_dict: str | None
+    adapter: str | None = None
+    ignore_base_hash: bool = False
 
     @property
     def name(self) -> str:
@@ -151,13 +154,18 @@ def options_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def find_model(
-    model_dir: str | None, weights: str | None, engine: str, user_dict: str | None, output_dir: str
+    model_dir: str | None,
+    weights: str | None,
+    engine: str,
+    user_dict: str | None,
+    output_dir: str,
+    usual: Weights | None = None,
 ) -> Model:
     """Return the model to serve: that of the flags, else of /opt/ml/model if it exists, else the scripts' default.
 
     SageMaker unpacks a model to /opt/ml/model (SAGEMAKER_BASE_DIR names another /opt/ml): a model directory, or only
-    `best_model.weights`, for the model directory of the image. Raises OptionError for a path that is not a model
-    directory, CheckpointError if there are no weights.
+    `best_model.weights`, for the model directory of the image. Where no weights are named, `usual` are meant. Raises
+    OptionError for a path that is not a model directory, CheckpointError if there are no weights.
     """
     mounted = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "model"
     if model_dir is None and weights is None:
@@ -167,7 +175,7 @@ def find_model(
             weights = str(mounted / FINE_TUNED)
     path = choose_model_dir(model_dir)
     if not is_exported(path):  # now: missing weights are an error before any process starts
-        weights = str(find_weights(path, weights, output_dir))
+        weights = str(find_weights(path, weights or usual, output_dir))
     return Model(path, weights, engine, user_dict)
 
 

@@ -21,11 +21,12 @@ JSON, JSON_LINES, PLAIN = MEDIA_TYPES
 
 @dataclasses.dataclass
 class _Invocation:
-    """What one object asks for: texts, each with its options; `is_list` if they came as a list."""
+    """What one object asks for: texts, each with its options; `is_list` if they came as a list; an adapter or None."""
 
     texts: list[str]
     configs: list[GenerationConfig]
     is_list: bool
+    adapter: str | None
 
 
 class SageMaker:
@@ -83,7 +84,9 @@ class SageMaker:
         if len(texts) > self._serving.max_texts:
             raise self._too_many_texts()
         configs = [config for each in invocations for config in each.configs]
-        answers = iter(await self._answerer.answer(request, texts, configs, start + self._serving.timeout))
+        adapters = [each.adapter for each in invocations for _ in each.texts]
+        deadline = start + self._serving.timeout
+        answers = iter(await self._answerer.answer(request, texts, configs, deadline, adapters))
         seconds = f"{time.perf_counter() - start:.4f}"
         results = [_result(each, [next(answers) for _ in each.texts], seconds) for each in invocations]
         if accept == PLAIN:
@@ -106,7 +109,7 @@ class SageMaker:
         given = validate(self._schemas.Invocation, value)
         texts = as_list(given.data)
         config = self._schemas.config(given.parameters)
-        return _Invocation(texts, [config] * len(texts), isinstance(given.data, list))
+        return _Invocation(texts, [config] * len(texts), isinstance(given.data, list), given.adapter)
 
     def _read_lines(self, body: str) -> list[_Invocation]:
         invocations: list[_Invocation] = []

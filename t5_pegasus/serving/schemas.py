@@ -123,17 +123,23 @@ class Schemas:
         ]
         config = ConfigDict(**STRICT, json_schema_extra={"allOf": twice})
         self.Parameters: type[BaseModel] = create_model("Parameters", __config__=config, **options)
+        # Which adapters there are changes while the service runs; without a folder of them, none can be named.
+        only: Any = {} if serving.adapters else {"enum": [None]}
+        named = "adapter to write with, of those that /v1/model lists"
+        adapter: Any = (str | None, Field(default=None, max_length=200, description=named, json_schema_extra=only))
         parameters = (self.Parameters, Field(default_factory=self.Parameters, description="generation options"))
         self.Invocation: type[BaseModel] = create_model(
             "Invocation",
             __config__=STRICT,
             data=(both, Field(description="a text, or a list of texts")),
+            adapter=adapter,
             parameters=parameters,
         )
         self.TitlesRequest: type[BaseModel] = create_model(
             "TitlesRequest",
             __config__=STRICT,
             text=(both, Field(description="a text, or a list of texts")),
+            adapter=adapter,
             parameters=parameters,
             stream=(bool, Field(default=False, description="answer a text by server-sent events, as the title grows")),
             timeout=(
@@ -326,6 +332,7 @@ class ModelAnswer(BaseModel):
     max_chars: int
     max_texts: int
     timeout: float
+    adapters: list[str] = Field(description="adapters that a request can name")
     parameters: dict[str, dict[str, Any]] = Field(description="generation options with their defaults and bounds")
 
 

@@ -57,6 +57,7 @@ class Titles:
             max_chars=serving.max_chars,
             max_texts=serving.max_texts,
             timeout=serving.timeout,
+            adapters=list(self._answerer.batcher.adapters()),
             parameters=self._schemas.describe(),
         )
 
@@ -75,12 +76,22 @@ class Titles:
         if given.stream:
             if len(texts) > 1:
                 raise ServiceError(422, "not_streamable", "only one text can be streamed", "text")
-            return self._stream(request, texts[0], config, start, deadline)
-        answers = await self._answerer.answer(request, texts, [config] * len(texts), deadline)
+            return self._stream(request, texts[0], config, start, deadline, given.adapter)
+        answers = await self._answerer.answer(
+            request, texts, [config] * len(texts), deadline, [given.adapter] * len(texts)
+        )
         return Response(to_json(_titles_answer(answers, start)), media_type=JSON)
 
-    def _stream(self, request: Request, text: str, config: GenerationConfig, start: float, deadline: float) -> Response:
-        found = self._answerer.stream(request, text, config, deadline)
+    def _stream(
+        self,
+        request: Request,
+        text: str,
+        config: GenerationConfig,
+        start: float,
+        deadline: float,
+        adapter: str | None,
+    ) -> Response:
+        found = self._answerer.stream(request, text, config, deadline, adapter)
 
         async def body() -> AsyncIterator[str]:
             try:

@@ -44,8 +44,9 @@ class Ours(LocalSystem):
     def identity(self) -> dict[str, Any]:
         """Return the hashes of all files that the titles depend on, and the options, defaults of the model included."""
         load = self._load
-        weights = load.weights or fine_tuned_weights(self._model_dir, load.run_dir)
-        paths = [self._model_dir, *(Path(each) for each in (weights, load.user_dict) if each)]
+        # With an adapter the weights are the pretrained ones, unless others are named.
+        weights = load.weights or (None if load.adapter else fine_tuned_weights(self._model_dir, load.run_dir))
+        paths = [self._model_dir, *(Path(each) for each in (weights, load.user_dict, load.adapter) if each)]
         if weights and (prompt := Path(weights).parent / PROMPT_FILE).is_file():
             paths.append(prompt)
         generation = dataclasses.asdict(self._generation)
@@ -63,7 +64,15 @@ class Ours(LocalSystem):
             from ..title import AutoTitle  # late: comparing files and rules needs no model
 
             load = self._load
-            self._title = AutoTitle.load(self._model_dir, load.weights, load.engine, load.user_dict, load.run_dir)
+            self._title = AutoTitle.load(
+                self._model_dir,
+                load.weights,
+                load.engine,
+                load.user_dict,
+                load.run_dir,
+                load.adapter,
+                load.ignore_base_hash,
+            )
         answers = self._title.iterate([text.content for text in texts], self._generation, self._data)
         return [Written(answer.titles[0].text) for answer in answers]
 

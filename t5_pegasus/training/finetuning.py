@@ -17,7 +17,8 @@ from ..config import require
 from ..data.examples import Example
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import DataError
-from ..locations import FINE_TUNED
+from ..locations import BEST_ADAPTER, FINE_TUNED
+from ..networks.adapter_files import Record, write_adapter
 from ..networks.backend import tf
 from ..networks.checkpoints import save_weights
 from ..text.prompts import PROMPT_FILE, Prompt, write_prompt
@@ -26,13 +27,15 @@ from ..title import AutoTitle
 from .batches import Batch, pair_batches
 from .distribution import check_alike, from_chief, is_chief
 from .optimizer import WarmupLinearDecay, make_optimizer
-from .options import STATE_DIR, TrainingConfig
+from .options import LORA_RATE, STATE_DIR, TrainingConfig
 from .pairs import PairSource, count_targets, encode_pairs, load_part
 from .state import Row, TrainingState, check_finite, curve_writer, one_line_errors, only_run, plan_of, write_log
 from .step import TrainStep
 from .validation import Validation, figure_names
 
 LOG_FILE = "training_log.csv"
+
+_NO_BASE = Record()
 
 
 def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: int) -> list[list[Batch]]:
@@ -51,9 +54,10 @@ def epoch_steps(pairs: PairSource, config: TrainingConfig, devices: int, epoch: 
 class Trainer:
     """Fine-tunes a model on pairs, scoring generated titles after each epoch.
 
-    `best_model.weights` in the output directory has the best epoch's weights, `prompt.json` the prompt of `data` if it
-    has one, `training_log.csv` and `tensorboard/` the
-    curve, `training_state/` what `resume` needs: all written whole or not at all.
+    `best_model.weights` in the output directory has the best epoch's weights, or with LoRA (see `lora_layers.attach`)
+    `best_adapter/` its adapter; `prompt.json` beside the weights has the prompt of `data` if there is one,
+    `training_log.csv` and `tensorboard/` have the curve, `training_state/` what `resume` needs: all written whole or
+    not at all.
 
     Args:
         t5: a model that gives logits (`build_model(..., with_lm="linear")`), built under `precision(...)`, and inside
@@ -61,17 +65,24 @@ class Trainer:
         tokenizer: of the model's vocabulary.
         config, data: options.
         output_dir: the folder to write to; made if missing.
+        base: the name and hash of the weights that LoRA is beside.
     """
 
     def __init__(
-        self, t5: Any, tokenizer: Tokenizer, config: TrainingConfig, data: DataConfig, output_dir: str | Path
+        self,
+        t5: Any,
+        tokenizer: Tokenizer,
+        config: TrainingConfig,
+        data: DataConfig,
+        output_dir: str | Path,
+        base: Record = _NO_BASE,
     ) -> None:
         if positions := t5.config.max_position_embeddings:
             for name in ("max_source_length", "max_target_length"):
                 length = getattr(data, name)
                 require(length <= positions, f"{name} must be at most {positions}, the positions of the model", length)
         self.t5, self.tokenizer, self.config, self.data = t5, tokenizer, config, data
-        self.output_dir = Path(output_dir)
+        self.output_dir, self._base = Path(output_dir), base
         self.title = AutoTitle(t5, tokenizer)
         self._validate = Validation(t5, self.title, tokenizer, config, data)
 
@@ -97,9 +108,9 @@ class Trainer:
 
     def _fit(self, train: Sequence[Example], valid: Sequence[Example], resume: bool) -> list[Row]:
         # The rate is part of the plan, to which a resumed training is compared.
-        config = dataclasses.replace(self.config, learning_rate=self.config.peak_rate(self.t5.from_scratch))
+        config = dataclasses.replace(self.config, learning_rate=self._peak_rate())
         pairs = encode_pairs(self.tokenizer, train, self.data)
-        plan = plan_of(pairs, config)
+        plan = {**plan_of(pairs, config), **self._lora_plan()}
         check_alike({**plan, "resume": resume})
         steps = len(epoch_steps(pairs, config, plan["devices"], 1)) * config.num_train_epochs
         schedule = WarmupLinearDecay(config.peak_rate(), math.ceil(steps * config.warmup_ratio), steps)
@@ -134,26 +145,54 @@ class Trainer:
                 if row[config.metric_for_best_model] > best_before:
                     if best_before < 0:
                         self._keep_previous()
-                    save_weights(self.t5, self.output_dir / FINE_TUNED)
+                    self._save_best(row)
                     self._save_prompt()
                 write_log(self.output_dir / LOG_FILE, history)
                 state.save(epoch, {"history": history})
         return history
 
+    def _peak_rate(self) -> float:
+        if self.t5.lora is not None and self.config.learning_rate is None:
+            return LORA_RATE
+        return self.config.peak_rate(self.t5.from_scratch)
+
+    def _lora_plan(self) -> dict[str, Any]:
+        """Return what decides a training with LoRA beside the plan of all, in types that JSON has."""
+        if self.t5.lora is None:
+            return {}
+        settings = dataclasses.asdict(self.t5.lora.plan.config)
+        plan = {name: [*value] if isinstance(value, tuple) else value for name, value in settings.items()}
+        return {**plan, "base_sha256": self._base.base_sha256}
+
+    @property
+    def _best(self) -> str:
+        return FINE_TUNED if self.t5.lora is None else BEST_ADAPTER
+
+    def _save_best(self, row: Row) -> None:
+        path = self.output_dir / self._best
+        if self.t5.lora is None:
+            save_weights(self.t5, path)
+        else:
+            write_adapter(path, self.t5.lora.adapter(), dataclasses.replace(self._base, scores=row))
+
     def _keep_previous(self) -> None:
-        best, prompt = self.output_dir / FINE_TUNED, self.output_dir / PROMPT_FILE
+        best = self.output_dir / self._best
+        previous, prompt = best.with_name(f"{best.name}.previous"), self.output_dir / PROMPT_FILE
         if best.exists():
-            best.replace(best.with_name(f"{FINE_TUNED}.previous"))
-            print(f"the {FINE_TUNED} of an earlier run is now {FINE_TUNED}.previous", file=sys.stderr)
-            if prompt.exists():
+            if previous.is_dir():
+                shutil.rmtree(previous)
+            best.replace(previous)
+            print(f"the {best.name} of an earlier run is now {previous.name}", file=sys.stderr)
+            if prompt.exists() and self.t5.lora is None:
                 prompt.replace(prompt.with_name(f"{PROMPT_FILE}.previous"))
 
     def _save_prompt(self) -> None:
         """Keep the prompt beside the best weights; an empty one, too, which overrides that of the model directory."""
+        folder = self.output_dir if self.t5.lora is None else self.output_dir / BEST_ADAPTER
         if any(getattr(self.data, name) is not None for name in PROMPT_OPTIONS):
-            write_prompt(self.output_dir, self.data.prompt(Prompt()))
+            write_prompt(folder, self.data.prompt(Prompt()))
         else:
-            (self.output_dir / PROMPT_FILE).unlink(missing_ok=True)
+            (folder / PROMPT_FILE).unlink(missing_ok=True)
 
     def _train_epoch(self, step: TrainStep, pairs: PairSource, epoch: int) -> Row:
         losses, accuracies, start = [], [], time.perf_counter()

@@ -11,11 +11,13 @@ from ..config import (
     require_at_least,
     require_between,
     require_finite,
+    require_only_with,
     require_positive,
     require_share,
 )
 from ..metrics import SCORE_NAMES, check_packages, score_names
 from ..metrics.options import language_option
+from ..networks.lora import ALL_LINEAR, LoraConfig
 from .strategies import STRATEGIES
 
 STATE_DIR = "training_state"  # of the folder that a training writes to: its checkpoints, and the lock of its run
@@ -41,6 +43,7 @@ class Rates(NamedTuple):
 
 
 FINE_TUNING = Rates(from_weights=2e-4, from_scratch=1e-3, scaled=10)
+LORA_RATE = 1e-3  # of an adapter that is given none
 PRETRAINING = Rates(from_weights=1e-4, from_scratch=1e-4, scaled=100)
 
 
@@ -117,6 +120,56 @@ class TrainingConfig(LearningConfig):
         )
         require_at_least(self, 0, "early_stopping_patience")
         require_between(self, 0, 1, "warmup_ratio")
+
+
+METHODS = ("full", "lora")
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """Which weights fine-tuning changes: all of them, or those of an adapter (see `networks.lora`)."""
+
+    method: str = option("full", "what is trained: all weights, or a small adapter beside them", choices=METHODS)
+    lora_r: int = option(8, "LoRA: rank of the products that are learned")
+    lora_alpha: float = option(16.0, "LoRA: the products are multiplied by alpha / r")
+    lora_dropout: float = option(0.0, "LoRA: dropout before the products")
+    lora_target_modules: str = option(
+        "q,v", "LoRA: projections that learn, such as q,k,v,o,wi_0,wi_1,wo,embedding,head, or all-linear"
+    )
+    lora_bias: str = option("none", "LoRA: biases that learn; none, since T5 has none", choices=("none",))
+    use_rslora: bool = option(False, "LoRA: multiply by alpha / sqrt(r) instead")
+    modules_to_save: str = option("", "LoRA: modules that are trained whole, such as lm_head, with commas between them")
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a value that training cannot use."""
+        check_choices(self)
+        names = [field.name for field in dataclasses.fields(self) if field.name != "method"]
+        require_only_with(self, self.method == "lora", "method lora", *names)
+        _ = self.lora
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """Return the adapter's settings; None for method full."""
+        if self.method != "lora":
+            return None
+        targets, saved = map(_split, (self.lora_target_modules, self.modules_to_save))
+        require_at_least(self, 1, "lora_r")
+        require_positive(self, "lora_alpha")
+        require_finite(self, "lora_alpha")
+        require_share(self, "lora_dropout")
+        require(targets, "lora_target_modules must name a projection", repr(self.lora_target_modules))
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else targets,
+            modules_to_save=saved,
+            use_rslora=self.use_rslora,
+        )
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)

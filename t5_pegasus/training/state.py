@@ -22,10 +22,10 @@ from .pairs import PairSource
 
 Row = dict[str, float]
 
-# What decides which pairs a step sees: a training that goes on must not change it.
-_DECIDE_BATCHES = (
+# What decides which pairs a step sees, and the weights that LoRA is beside: a training that goes on must not change it.
+_DECIDE_STEPS = (
     *("pairs", "digest of the pairs", "devices", "seed", "batch_tokens", "per_device_train_batch_size"),
-    *("pad_to_multiple_of", "gradient_accumulation_steps"),
+    *("pad_to_multiple_of", "gradient_accumulation_steps", "base_sha256"),
 )
 _DIGESTED_PAIRS = 100
 
@@ -55,9 +55,10 @@ def _check_plan(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for name, value in now.items()
         if before.get(name) != value
     }
-    refused = [changed[name] for name in _DECIDE_BATCHES if name in changed]
+    refused = [changed[name] for name in _DECIDE_STEPS if name in changed]
     if refused:
-        raise OptionError(f"cannot resume with other batches: {', '.join(refused)}")
+        what = "base weights" if "base_sha256" in changed else "batches"
+        raise OptionError(f"cannot resume with other {what}: {', '.join(refused)}")
     if changed:
         print(f"going on with other options: {', '.join(changed.values())}", file=sys.stderr)
 
@@ -78,7 +79,7 @@ class _Progress(tf.train.experimental.PythonState):  # type: ignore[misc]
 
 
 class TrainingState:
-    """Weights, optimizer and progress in a folder of checkpoints, the last `keep` of them.
+    """Weights, optimizer and progress in a folder of checkpoints, the last `keep` of them; with LoRA its weights alone.
 
     A checkpoint is whole or not there. Only the chief of several processes writes; all read, from a folder they share.
     It keeps the training's plan (see `plan_of`), to which a resumed one is compared. Raises CheckpointError if the
@@ -88,7 +89,8 @@ class TrainingState:
     def __init__(self, folder: Path, t5: Any, optimizer: Any, plan: Mapping[str, Any], keep: int) -> None:
         self.folder, self._plan = folder, plan
         self._progress = _Progress()
-        self._state = tf.train.Checkpoint(model=t5.model, optimizer=optimizer, progress=self._progress)
+        learned = {"model": t5.model} if t5.lora is None else {"lora": t5.lora}
+        self._state = tf.train.Checkpoint(**learned, optimizer=optimizer, progress=self._progress)
         # Made by all processes at once, as any variable must be; the chief alone would make it when it first saves.
         _ = self._state.save_counter
         try:

@@ -32,7 +32,8 @@ class TrainStep:
 
     Args:
         t5: a model that gives logits (`build_model(..., with_lm="linear")`). Frozen weights (see `PegasusT5.trainable`)
-            get no gradient. The matrix of a tied head adds its gradient to the embedding's and follows it.
+            get no gradient. The matrix of a tied head adds its gradient to the embedding's and follows it. LoRA on the
+            head is without its dropout.
         optimizer: of `make_optimizer`, for this model.
         config: options. Dropout depends on its seed, the number of the batch and the device.
     """
@@ -46,6 +47,8 @@ class TrainStep:
         self._head_index = next(
             (index for index, variable in enumerate(self._variables) if variable is self._head_weight), None
         )
+        # LoRA on the head, whose product `head_loss` computes.
+        self._head_lora = None if t5.lora is None else t5.lora.factors.get(HEAD)
         self._optimizer = optimizer
         self._scales_loss = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
         self._config = config
@@ -107,10 +110,20 @@ class TrainStep:
             with tf.GradientTape() as tape:
                 hidden = self._network([sources, targets[:, :-1]], training=True)
             smoothing = self._config.label_smoothing_factor
-            learns = self._head_index is not None
+            kernel, lora = self._kernel, self._head_lora
+            if lora is not None:
+                kernel = tf.cast(kernel, tf.float32) + tf.matmul(lora.a, lora.b) * lora.scale
+            learns = self._head_index is not None or lora is not None
             options = {"static": self._config.xla, "learns": learns, "bias": self._bias}
-            head = head_loss(hidden, self._kernel, targets[:, 1:], scale, smoothing, **options)
+            head = head_loss(hidden, kernel, targets[:, 1:], scale, smoothing, **options)
             gradients = tape.gradient(hidden, self._variables, output_gradients=head.hidden_gradient)
+        if lora is not None:
+            slope = head.kernel_gradient * lora.scale
+            for variable, gradient in (
+                (lora.a, tf.matmul(slope, lora.b, transpose_b=True)),
+                (lora.b, tf.matmul(lora.a, slope, transpose_a=True)),
+            ):
+                gradients[next(n for n, each in enumerate(self._variables) if each is variable)] = gradient
         if self._head_index is not None and not self._tied:
             gradients[self._head_index] = head.kernel_gradient
         # Dense, that of the embedding too: with a row for every occurrence of a token its norm, which clips, is wrong.

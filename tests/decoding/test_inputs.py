@@ -58,8 +58,9 @@ def body(frame, ids):
 def test_joined_windows_have_every_token_once_and_in_order(frame, lengths, max_length):
     texts = [framed(frame, length) for length in lengths]
     sources = [Source(divide(ids, max_length, frame)) for ids in texts]
-    ids, joined = make_inputs(sources)
-    assert ids.shape[0] == sum(len(source.windows) for source in sources)
+    ids, joined, owners, _ = make_inputs(sources)
+    assert owners.tolist() == [number for number, source in enumerate(sources) for _ in source.windows]
+    assert ids.shape[0] == len(owners)
     for text, source, indices in zip(texts, sources, joined, strict=True):
         assert source.ids == ids.ravel()[indices[: len(text)]].tolist() == text
         assert len(source) == len(text)
@@ -87,7 +88,7 @@ def test_neighbouring_windows_share_a_quarter_and_the_last_one_is_full(frame, si
 
 def test_a_token_is_taken_from_the_window_that_has_more_of_its_context():
     """From the one in which the nearer of the two inner borders is farther; rounding may cost one token."""
-    ids, joined = make_inputs([Source(divide(framed(FRAMES[0], 100), 42, FRAMES[0]))])
+    ids, joined, *_ = make_inputs([Source(divide(framed(FRAMES[0], 100), 42, FRAMES[0]))])
     assert ids.shape == (3, 42)
     assert len(np.intersect1d(ids[0], ids[1])) == 10 + 2
     for index in joined[0][1:-1]:
@@ -104,7 +105,7 @@ def test_sources_that_fit_are_read_at_once():
     texts = [[101, 7, 8, 102], [101, 102]]
     sources = [Source(divide(ids, 4, frame)) for ids in texts]
     assert sources == [Source.whole(ids) for ids in texts] == [Source((Window(ids, 0, len(ids)),)) for ids in texts]
-    ids, joined = make_inputs(sources)
+    ids, joined, *_ = make_inputs(sources)
     assert ids.dtype == joined.dtype == np.int32
     np.testing.assert_array_equal(ids, [[101, 7, 8, 102], [101, 102, 0, 0]])
     np.testing.assert_array_equal(joined, [[0, 1, 2, 3], [4, 5, -1, -1]])

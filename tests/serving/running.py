@@ -53,6 +53,8 @@ class Running:
 class Fake:
     """A model that decodes when a gate is open, fails for one token, and remembers what it was asked."""
 
+    default_adapter = None
+
     def __init__(self, title: AutoTitle) -> None:
         self.tokenizer, self.decoder = title.tokenizer, self
         self._encode, self.encode_prefix = title.encode, title.encode_prefix
@@ -66,7 +68,7 @@ class Fake:
     def generate(self, text: str, **generation: Any) -> str:
         return ""
 
-    def encode(self, text: str, data: DataConfig) -> Source:
+    def encode(self, text: str, data: DataConfig, adapter: str | None = None) -> Source:
         self.encoded.append(text)
         assert self.may_encode.wait(10)
         return self._encode(text, data)

@@ -1,0 +1,132 @@
+"""Adapters as users meet them: loaded beside a model, merged into its weights, by Python and by the commands."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from t5_pegasus import AutoTitle, adapters, build_model
+from t5_pegasus.engines.onnx_export import export_model
+from t5_pegasus.errors import CheckpointError, OptionError
+from t5_pegasus.locations import ROOT, weights_hash
+from t5_pegasus.networks.adapter_files import Record, read_adapter, write_adapter
+from t5_pegasus.networks.architectures import describe
+from tests.engines.test_low_rank import make_adapter
+
+TEXTS = ["".join(chr(0x4E00 + 7 * n % 90 + k) for k in range(4, 9 + n)) for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def folder(random_t5, random_model_dir, tmp_path_factory):
+    """Return a folder of adapters, `news` and `law`, of the random model."""
+    path = tmp_path_factory.mktemp("adapters")
+    record = Record("random", weights_hash(random_model_dir / "model.safetensors"))
+    for seed, name in enumerate(("news", "law"), 1):
+        adapter = make_adapter(describe(random_t5.config), seed, 2, ("q", "v", "wo"), 0.3)
+        write_adapter(path / name, adapter, record)
+    return path
+
+
+@pytest.fixture(scope="module")
+def merged_dir(folder, random_model_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("merged") / "model"
+    flags = ["--model_dir", random_model_dir, "--adapter", folder / "news", "--output_dir", path]
+    assert adapters.main(["merge", *map(str, flags)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(random_t5, random_model_dir, tmp_path_factory):
+    """Return the random model, exported: what starts at once."""
+    path = tmp_path_factory.mktemp("exported") / "model"
+    export_model(random_t5, random_model_dir / "vocab.txt", path, weights=random_model_dir / "model.safetensors")
+    return path
+
+
+def test_each_text_has_the_adapter_that_is_asked_for(folder, exported):
+    options = {"num_beams": 2, "max_new_tokens": 6}
+    title = AutoTitle.load(exported, adapter=folder / "news")
+    title.add_adapter("law", folder / "law")
+    assert (title.adapters, title.default_adapter) == (("news", "law"), "news")
+    news, law = (title.generate(TEXTS, adapter=name, **options) for name in ("news", "law"))
+    assert title.generate(TEXTS, **options) == news
+    mixed = title.generate(TEXTS, adapter=["news", "law", None, "law", "news"], **options)
+    plain = AutoTitle.load(exported).generate(TEXTS, **options)
+    assert mixed == [news[0], law[1], plain[2], law[3], news[4]]
+    *_, last = title.stream(TEXTS[0], adapter="law", **options)
+    assert last.text == law[0]
+    title.remove_adapter("news")
+    assert title.generate(TEXTS, **options) == plain
+    assert len({*plain, *news, *law}) > 5
+    with pytest.raises(OptionError, match="adapter must be one of law, got news"):
+        title.generate(TEXTS[0], adapter="news")
+    with pytest.raises(OptionError, match=r"adapter must be one name, or as many as texts \(5\), got 1"):
+        title.generate(TEXTS, adapter=["law"])
+
+
+def test_another_base_is_refused_unless_asked_for(folder, exported, random_t5, random_model_dir, tmp_path):
+    adapter = read_adapter(folder / "law", describe(random_t5.config))
+    write_adapter(tmp_path / "other", adapter, Record("other", "0" * 64))
+    with pytest.raises(CheckpointError, match="was trained on other weights, of other"):
+        AutoTitle.load(exported, adapter=tmp_path / "other")
+    assert AutoTitle.load(exported, adapter=tmp_path / "other", ignore_base_hash=True).adapters == ("other",)
+    with pytest.raises(OptionError, match="merge needs --output_dir"):
+        adapters.main(["merge", "--model_dir", str(random_model_dir), "--adapter", str(folder / "law")])
+
+
+@pytest.mark.slow
+def test_titles_with_an_adapter_are_those_of_its_merged_model(folder, merged_dir, random_model_dir):
+    options = {"num_beams": 2, "max_new_tokens": 6}
+    expected = AutoTitle.load(merged_dir, engine="reference").generate(TEXTS, **options)
+    for engine in ("keras", "onnx"):
+        title = AutoTitle.load(random_model_dir, engine=engine, adapter=folder / "news")
+        assert title.generate(TEXTS, **options) == expected
+    with pytest.raises(CheckpointError, match="was trained on other weights"):
+        AutoTitle.load(merged_dir, engine="keras", adapter=folder / "law")
+    with pytest.raises(OptionError, match="adapters are for engines keras and onnx"):
+        AutoTitle.load(random_model_dir, engine="reference", adapter=folder / "law")
+
+
+def test_merged_weights_are_sums_and_the_other_files_come_along(folder, merged_dir, random_t5, random_model_dir):
+    adapter, merged = read_adapter(folder / "news", describe(random_t5.config)), build_model(merged_dir)
+    for name, variable in random_t5.named_variables.items():
+        expected = variable.numpy()
+        if name in adapter.factors:
+            a, b, scale = adapter.factors[name]
+            expected = expected + scale * np.einsum("ir,ro->io", a, b)
+        np.testing.assert_allclose(merged.named_variables[name].numpy(), expected, atol=1e-6, err_msg=name)
+    for name in ("config.json", "vocab.txt"):
+        assert (merged_dir / name).read_bytes() == (random_model_dir / name).read_bytes()
+
+
+def test_an_adapter_is_shown(folder, random_model_dir, capsys):
+    assert adapters.main(["show", "--model_dir", str(random_model_dir), "--adapter", str(folder / "law")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["r"], shown["target_modules"], shown["base_model"]) == (2, ["q", "v", "wo"], "random")
+    assert shown["trainable"] == 2 * (6 * 2 * (64 + 64) + 4 * (96 + 64))
+
+
+@pytest.mark.parametrize("name", ["flan_t5", "uer_pegasus"])
+def test_a_folder_of_hugging_face_is_merged_as_such(name, hugging_face, tmp_path):
+    """Its tensors keep their names; those that the adapter names are the sums, all others and other files the same."""
+    folder, adapter_dir = hugging_face / name, ROOT / "tests" / "golden" / "adapters" / name / "ours"
+    flags = ["--model_dir", folder, "--adapter", adapter_dir, "--output_dir", tmp_path / "merged", "--ignore_base_hash"]
+    assert adapters.main(["merge", *map(str, flags)]) == 0
+    before, after = (safetensors.numpy.load_file(each / "model.safetensors") for each in (folder, tmp_path / "merged"))
+    lora = safetensors.numpy.load_file(adapter_dir / "adapter_model.safetensors")
+    settings = json.loads((adapter_dir / "adapter_config.json").read_text())
+    assert before.keys() == after.keys()
+    changed = 0
+    for key, value in after.items():
+        stem = f"base_model.model.{key.removesuffix('.weight')}"
+        expected = before[key].astype(np.float32)
+        if f"{stem}.lora_A.weight" in lora:
+            alpha = next((v for k, v in settings["alpha_pattern"].items() if stem.endswith(k)), settings["lora_alpha"])
+            a, b = lora[f"{stem}.lora_A.weight"], lora[f"{stem}.lora_B.weight"]
+            expected, changed = expected + alpha / settings["r"] * b @ a, changed + 1
+        expected = lora.get(f"base_model.model.{key}", expected)
+        np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=key)
+    assert changed == sum(key.endswith("lora_A.weight") for key in lora)
+    others = {path.name for path in folder.iterdir()} - {"model.safetensors"}
+    assert {path.name for path in (tmp_path / "merged").iterdir()} - {"model.safetensors"} == others
