@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, GenerationConfig, only=options)
     parser.set_defaults(**dict.fromkeys(options))
     flags = parser.parse_args(argv)
+    cli.require_stdout()
     if flags.endpoint_name and (flags.url or flags.api_key_file):
         raise OptionError("--endpoint_name goes with neither --url nor --api_key_file")
     if flags.texts_per_request < 1:

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace) -> int:
     """Check the files of parsed flags."""
+    if flags.report is None:
+        cli.require_stdout()
     data, config = cli.config_from(flags, DataConfig), cli.config_from(flags, CheckConfig)
     if flags.format is not None and flags.write is None:
         raise OptionError(f"--format needs --write, got {flags.format} alone")

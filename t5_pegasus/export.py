@@ -6,10 +6,9 @@ from pathlib import Path
 
 from . import cli
 from .decoding.options import PROMPT_OPTIONS, DataConfig
-from .engines.onnx_export import ExportConfig, export_model
+from .engines.exported import ExportConfig
 from .files import check_new_folder
 from .locations import choose_model_dir, find_weights
-from .networks.t5 import build_model
 from .text.folder import tokenizer_files
 from .text.prompts import Prompt, read_prompt
 
@@ -34,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = find_weights(model_dir, flags.weights)
     own = read_prompt(weights.parent, model_dir) or Prompt()
     prompt = cli.config_from(flags, DataConfig).prompt(own)
+
+    # Late, so that a wrong flag or file is reported at once and not after TensorFlow's three seconds.
+    from .engines.onnx_export import export_model
+    from .networks.t5 import build_model
+
     t5, vocab_file = build_model(model_dir, weights), model_dir / tokenizer_files(model_dir)[0]
     export_model(t5, vocab_file, flags.output_dir, config.quantize, weights, prompt)
     print(f"exported to {flags.output_dir}", file=sys.stderr)

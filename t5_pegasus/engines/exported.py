@@ -5,13 +5,14 @@ of the files with the weights, and the SHA-256 of these values themselves. So a 
 from another export is found before a graph is loaded.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig
+from ..config import ModelConfig, check_choices, option
 from ..errors import CheckpointError, PegasusError
 from ..files import read_json
 from ..text.folder import tokenizer_files
@@ -32,6 +33,19 @@ WEIGHT_FILES = (data_file(ENCODER), data_file(DECODER))  # the gather graph has 
 FILES = (*GRAPH_FILES, *WEIGHT_FILES, VOCABULARY_FILE, CONFIG)  # of T5-PEGASUS; others have another tokenizer's
 
 _EXPORT_AGAIN = "export it again with `python -m t5_pegasus.export`"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """How a model is written."""
+
+    quantize: str = option(
+        "no", "int8 is a quarter of the size and faster; scores move a little", choices=("no", "int8")
+    )
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for an unknown precision."""
+        check_choices(self)
 
 
 SHIPPED = "exported"  # folder of a model directory with an export of its pretrained weights

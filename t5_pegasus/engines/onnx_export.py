@@ -1,6 +1,5 @@
 """Write an exported model (see `exported`): graphs, their weights as external data, vocabulary and config.json."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from ..config import GENERATION_FILE, check_choices, option, read_generation_file
+from ..config import GENERATION_FILE, read_generation_file
 from ..files import atomic_folder
 from ..locations import VOCABULARY_FILES
 from ..networks.description import Network
@@ -16,23 +15,10 @@ from ..networks.t5 import PegasusT5, network_of
 from ..text.prompts import Prompt, write_prompt
 from ..text.special_tokens import CONFIG_FILES
 from ..text.subwords import VOCABULARY_FILE
-from .exported import DECODER, ENCODER, GATHER, data_file, file_hash, write_config
+from .exported import DECODER, ENCODER, GATHER, ExportConfig, data_file, file_hash, write_config
 from .onnx_graph import MICROSOFT, OPSET, decoder_graph, encoder_graph, gather_graph
 
 _GRAPHS = {ENCODER: encoder_graph, DECODER: decoder_graph, GATHER: gather_graph}
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportConfig:
-    """How a model is written."""
-
-    quantize: str = option(
-        "no", "int8 is a quarter of the size and faster; scores move a little", choices=("no", "int8")
-    )
-
-    def __post_init__(self) -> None:
-        """Raise OptionError for an unknown precision."""
-        check_choices(self)
 
 
 def export_model(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..config import GENERATION_FILE, check_choices, option
 from ..locations import FINE_TUNED, PRETRAINED
+from ..text.prompts import PROMPT_FILE
 from .choice import ENGINES
 from .exported import FILES
 
@@ -35,6 +36,6 @@ class LoadConfig:
 
     def files(self, model_dir: str | Path) -> dict[str, str | list[Path] | None]:
         """Return what loading a model directory reads, by the names of options: none of it may be an output."""
-        names = (*FILES, GENERATION_FILE, FINE_TUNED, *PRETRAINED)
+        names = (*FILES, GENERATION_FILE, PROMPT_FILE, FINE_TUNED, *PRETRAINED)
         of_model = [Path(model_dir) / name for name in names]
         return {"model": of_model, "weights": self.weights, "user_dict": self.user_dict}
