@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not flags.train_file.exists():
         raise OptionError(f"train_file must exist, got {flags.train_file}; `python pretrain_data.py` makes one")
     model_dir = choose_model_dir(flags.model_dir)
+    if flags.mt5_weights:
+        locate_weights(model_dir, flags.mt5_weights, TO_BUILD)  # raises if they are missing or damaged
     is_new = flags.from_scratch or flags.mt5_weights
     weights = locate_weights(model_dir, Weights.RANDOM if is_new else flags.weights, TO_BUILD)
     start = "random weights" if weights is Weights.RANDOM else weights

@@ -20,7 +20,7 @@ from .decoding.inputs import pad
 from .decoding.options import DataConfig
 from .errors import OptionError
 from .files import atomic_folder, check_apart, check_new_folder
-from .locations import DATA_DIR, choose_model_dir, find_weights
+from .locations import DATA_DIR, TO_BUILD, choose_model_dir, find_weights, locate_weights
 from .networks.checkpoints import save_weights
 from .networks.hugging_face_export import leave_out_cross_position_bias, write_folder
 from .networks.mt5 import load_mt5
@@ -72,6 +72,7 @@ def _from_mt5(flags: argparse.Namespace) -> None:
     config = ModelConfig.load(model_dir)
     require(tokenizer_kind(model_dir) == WORDS, "model_dir must have a vocab.txt of words", model_dir)
     check_vocabulary(model_dir, config)
+    locate_weights(model_dir, flags.mt5_weights, TO_BUILD)  # raises if they are missing or damaged
     t5 = build_from_config(config, with_lm="linear")
     report = load_mt5(t5, flags.mt5_weights, flags.mt5_vocab, PegasusTokenizer(model_dir / "vocab.txt"), flags.seed)
     with atomic_folder(output_dir) as folder:

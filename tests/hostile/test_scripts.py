@@ -150,6 +150,18 @@ CASES = {
         *("t5_pegasus.export", ["--model_dir", "model", "--output_dir", "out"]),
         *({**MODEL, "model/model.safetensors": b"12345678{"}, "may be damaged or cut off"),
     ),
+    "weights of mT5 cut off": (
+        "t5_pegasus.conversion",
+        ["--mt5_weights", "w.safetensors", "--mt5_vocab", "v", "--model_dir", "model", "--output_dir", "out"],
+        {**MODEL, "w.safetensors": b"12345678{"},
+        "may be damaged or cut off",
+    ),
+    "weights of mT5 cut off, to pretrain": (
+        "pretrain",
+        [*PRETRAIN, "--mt5_weights", "w.safetensors", "--mt5_vocab", "v"],
+        {**MODEL, "a.tsv": PAIRS, "w.safetensors": b"12345678{"},
+        "may be damaged or cut off",
+    ),
     "an export without its files": (
         *(TITLE, ["正文", "--model_dir", "model"], {**MODEL, "model/decoder.onnx": b"x"}),
         "was exported by another version of t5_pegasus: export it again",
