@@ -83,7 +83,7 @@ def test_data_of_a_checkpoint_must_be_there(folder):
     ("content", "message"),
     [
         (b"", "is neither HDF5 nor safetensors nor a TensorFlow checkpoint"),
-        (b"PK\x03\x04 a model of PyTorch", "is neither HDF5 nor safetensors nor a TensorFlow checkpoint"),
+        (b"PK\x03\x04 a model of PyTorch", "it is no archive of PyTorch 1.6 or later"),
         ((10**9).to_bytes(8, "little") + b"{}", "its header must have at most 2 bytes, got 1000000000"),
         ((2).to_bytes(8, "little") + b"{}more", "it must have 10 bytes, got 14"),
         ((2).to_bytes(8, "little") + b"{]", "Expecting property name"),
