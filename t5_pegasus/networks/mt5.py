@@ -10,7 +10,6 @@ leaves it out).
 """
 
 import dataclasses
-import importlib
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, DataError, PegasusError
+from ..errors import CheckpointError
+from ..text.subwords import load_pieces
 from ..text.tokenizer import CLS, PAD, SEP, UNK, PegasusTokenizer
 from ..text.words import SPECIAL_TOKENS
 from .checkpoints import assign_weights, read_weights
@@ -69,7 +69,7 @@ def load_mt5(
             f"{tokenizer.vocab_file} has {tokenizer.vocab_size} tokens but vocab_size of the network is "
             f"{t5.config.vocab_size}; set vocab_size in config.json to the former"
         )
-    pieces = _load_pieces(spm_file)
+    pieces = load_pieces(Path(spm_file))
     rows = map_vocabulary(tokenizer.tokens, pieces)
     # A file may be in half precision, in which the means would be rounded.
     values = {name: value.astype(np.float32, copy=False) for name, value in read_weights(t5, weights).items()}
@@ -136,19 +136,3 @@ def _piece_ids(token: str, pieces: Any, ids: dict[str, int]) -> tuple[int, ...]:
 
 def _is_no_text(pieces: Any, index: int) -> bool:
     return bool(pieces.is_control(index) or pieces.is_unknown(index))
-
-
-def _load_pieces(spm_file: str | Path) -> Any:
-    """Return sentencepiece's processor for a file."""
-    try:
-        sentencepiece = importlib.import_module("sentencepiece")
-    except ImportError as error:
-        raise PegasusError(
-            "reading mT5's vocabulary needs sentencepiece: install it with `pip install sentencepiece`"
-        ) from error
-    if not Path(spm_file).is_file():
-        raise DataError(f"cannot read {spm_file}: no such file; mT5's vocabulary is called spiece.model")
-    try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(spm_file))
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{spm_file} is not a vocabulary of sentencepiece, such as mT5's spiece.model") from error
