@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from t5_pegasus.config import ModelConfig
+from t5_pegasus.config import GenerationConfig, ModelConfig, read_generation_defaults
 
 # What decides the network in the files of t5-small, flan-t5-base and mT5_multilingual_XLSum.
 T5_SMALL = {
@@ -75,3 +75,44 @@ def test_overrides_go_before_the_file(tmp_path):
 def test_what_is_loaded_can_be_written_in_our_own_names(tmp_path):
     config = load(FLAN_BASE, tmp_path)
     assert load(config.to_dict(), tmp_path) == config
+
+
+# Options of generation
+
+XLSUM = {**MT5, "length_penalty": 0.6, "max_length": 84, "num_beams": 4, "no_repeat_ngram_size": 2, "eos_token_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "generation", "expected"),
+    [
+        # A folder of before 2023 has its options in config.json; what it leaves out is as in transformers.
+        (
+            XLSUM,
+            None,
+            {"length_penalty": 0.6, "max_new_tokens": 83, "num_beams": 4, "no_repeat_ngram_size": 2},
+        ),
+        (FLAN_BASE, {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}, {"length_penalty": 1.0}),
+        (
+            XLSUM,
+            {"num_beams": 2, "early_stopping": True},
+            {"num_beams": 2, "early_stopping": True, "length_penalty": 1.0},
+        ),
+        (FLAN_BASE, {"early_stopping": "never", "min_length": 5}, {"length_penalty": 1.0, "min_new_tokens": 4}),
+        (FLAN_BASE, {"max_length": 20, "max_new_tokens": 9}, {"length_penalty": 1.0, "max_new_tokens": 9}),
+        (FLAN_BASE, {"forced_eos_token_id": [1, 2]}, {"length_penalty": 1.0, "forced_eos_token_id": 1}),
+    ],
+)
+def test_options_of_generation_mean_what_they_mean_to_transformers(model, generation, expected, tmp_path):
+    load(model, tmp_path)
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    assert read_generation_defaults(tmp_path) == {"refill_beams": True, **expected}
+
+
+def test_flags_go_before_the_folders_options(tmp_path):
+    load(XLSUM, tmp_path)
+    config = GenerationConfig.of_model(tmp_path, num_beams=1, max_new_tokens=50)
+    assert (config.num_beams, config.max_new_tokens, config.no_repeat_ngram_size) == (1, 50, 2)
+    assert not config.refills
+    groups = GenerationConfig.of_model(tmp_path, num_beams=4, num_beam_groups=2, diversity_penalty=1.0)
+    assert not groups.refill_beams
