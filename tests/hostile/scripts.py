@@ -19,6 +19,7 @@ SCRIPTS = {
     "t5_pegasus.commands.compare": ["--test_file", "none.tsv"],
     "t5_pegasus.commands.check": ["--none"],
     "t5_pegasus.check": ["none.tsv"],
+    "t5_pegasus.adapters": ["--adapter", "none", "--model_dir", "none", "merge"],
     "finetune": ["--train_file", "none.tsv"],
     "pretrain": ["--train_file", "none.jsonl"],
     "pretrain_data": ["--input_file", "none.txt"],
