@@ -4,7 +4,8 @@
     python benchmarks/tiny_pairs.py --mix fine_tuning --num_pairs 90000 --seed 2 --output_file title_pairs
 
 Both are folders of shards for `pretrain.py`. T5_PEGASUS_DATA names the folder of public data (see CONTRIBUTING.md).
-Pairs of the development and test sets of CSL and LCTT, and near duplicates of them, are left out and counted.
+Of all sources, rows that share a title or a part of their content with a development or test set are left out and
+counted.
 
 What the mixes are for: a small model that is trained on the sentences of one subject learns to copy that subject's
 words and stutters on others. Copying is learned apart from meaning where tokens are renamed at random, in the source
@@ -24,6 +25,7 @@ from common import make_parser, public_data, report
 from t5_pegasus import PegasusTokenizer, cli, read_examples
 from t5_pegasus.data.examples import Example
 from t5_pegasus.data.shards import ShardWriter
+from t5_pegasus.data.similarity import HeldOut
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import DATA_DIR, TINY_MODEL_DIR
 
@@ -34,6 +36,7 @@ MAX_SOURCE, MAX_TARGET = 254, 62  # tokens between [CLS] and [SEP]
 FIRST_TEXT_ID = 106  # those before are special
 HELD_OUT_ROWS = 200  # of csl/extra.tsv: the development set of all sciences
 NOTICE = "欢迎订阅"
+READ = 600  # characters of a content that are compared: more than the model reads of it
 
 MIXES = {
     "pretraining": {"gap": 0.58, "random": 0.18, "lctt": 0.16, "news": 0.01, "assembled": 0.07},
@@ -117,36 +120,39 @@ def held_out_sciences(folder: Path) -> tuple[list[Example], list[Example]]:
 def load_texts(folder: Path) -> tuple[dict[str, list[Example]], dict[str, int]]:
     """Return the examples to train on by source, and how many of each were left out.
 
-    A row is left out whose title is that of a held-out row, or which shares three in ten of its runs of eight
-    characters with held-out contents. Titles without a content and contents without a title have "".
+    Of every source, rows are left out that share their title, or a fifth of the runs of what is read of their content,
+    with a row that is held out (`data.similarity.HeldOut`), whatever that row's source is; and subscription notices.
+    Titles without a content and contents without a title have "".
     """
     development, sciences = held_out_sciences(folder)
     csl = folder / "csl"
-    held_out = [*development, *read_examples(csl / "dev.tsv"), *read_examples(csl / "test.tsv")]
-    technology = [lctt_articles(folder, part, summaries=True) for part in ("dev", "test")]
-    held_out += [example for part in technology for example in part]
-    titles = {example.title.strip() for example in held_out}
-    seen = {run for example in held_out for run in _runs(example.content)}
-
-    def is_new(example: Example) -> bool:
-        runs = _runs(example.content)
-        shared = sum(run in seen for run in runs)
-        return example.title.strip() not in titles and shared <= 0.3 * max(1, len(runs))
-
-    pairs = {
+    held_out = HeldOut(overlap=0.2)
+    for part in ("dev", "test"):
+        technology = lctt_articles(folder, part, summaries=True)
+        news = read_examples(DATA_DIR / f"{'valid' if part == 'dev' else part}.tsv")
+        for example in (*read_examples(csl / f"{part}.tsv"), *technology, *news):
+            held_out.add(example.title, example.content[:READ])
+    for example in development:
+        held_out.add(example.title, example.content[:READ])
+    held_out.freeze()
+    titles = (line.split("\t") for line in (csl / "titles.tsv").read_text(encoding="utf-8").splitlines())
+    web = (folder / "corpus" / "cluecorpussmall_sampled.txt").read_text(encoding="utf-8").splitlines()
+    sources = {
         "csl": list(read_examples(csl / "train.tsv", keep_duplicates=True)),
         "sciences": sciences,
         "lctt": lctt_articles(folder, "train", summaries=True),
         "news": list(read_examples(DATA_DIR / "train.tsv")),
+        "titles": [Example("", title) for _, title in titles],
+        "web": [Example(line.strip(), "") for line in web],
     }
     texts, counts = {}, {}
-    for name, examples in pairs.items():
-        texts[name] = [each for each in examples if is_new(each) and NOTICE not in each.title + each.content]
+    for name, examples in sources.items():
+        texts[name] = [
+            each
+            for each in examples
+            if NOTICE not in each.title + each.content and held_out.find(each.title, each.content[:READ]) is None
+        ]
         counts[f"left out of {name}"] = len(examples) - len(texts[name])
-    rows = (line.split("\t") for line in (csl / "titles.tsv").read_text(encoding="utf-8").splitlines())
-    texts["titles"] = [Example("", title) for _, title in rows if title not in titles]
-    web = (folder / "corpus" / "cluecorpussmall_sampled.txt").read_text(encoding="utf-8").splitlines()
-    texts["web"] = [Example(line.strip(), "") for line in web]
     return texts, counts
 
 
@@ -158,11 +164,6 @@ def lctt_articles(folder: Path, part: str, summaries: bool = False) -> list[Exam
     if summaries:
         articles += [Example(row["content"], row["summary"]) for row in rows if len(row.get("summary") or "") > 8]
     return articles
-
-
-def _runs(text: str, size: int = 8) -> set[str]:
-    text = text[:600]
-    return {text[start : start + size] for start in range(len(text) - size + 1)}
 
 
 class Kinds:
