@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import checking
 import decoding
 import decoding_summary
 import tables
@@ -169,3 +170,13 @@ def test_tables_stand_between_the_markers(result):
     assert "2 cores (avx2), reading 20.0 GB/s; onnxruntime 1.0, torch 2.0." in new
     with pytest.raises(DataError, match="must have the lines"):
         tables.replace_section("no markers", section, "docs/performance.md")
+
+
+@pytest.mark.slow
+def test_a_check_of_ten_times_the_rows_takes_no_more_memory(tmp_path):
+    """But for the tokenizer's cache of words, which fills up."""
+    peaks = []
+    for rows in (3000, 30_000):
+        checking.write_rows(tmp_path / "rows.tsv", rows)
+        peaks.append(checking.measure(tmp_path / "rows.tsv")["peak_kb"])
+    assert peaks[1] < peaks[0] + 30_000
