@@ -2,7 +2,7 @@
 
     python benchmarks/tiny_model.py --output benchmarks/results/tiny_model.json
     python benchmarks/tiny_model.py --card        # writes the tables of chinese_t5_pegasus_tiny/README*.md
-    python benchmarks/tiny_model.py --ship fine_tuned/model.ckpt    # makes it the shipped model
+    python benchmarks/tiny_model.py --ship one/model.ckpt two/model.ckpt    # makes their mean the shipped model
     python benchmarks/tiny_model.py --record      # writes the titles that tests/test_shipped_model.py expects
 
 Test sets are in the folder that T5_PEGASUS_DATA names (see CONTRIBUTING.md) and in data/. Every title is written with
@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", default="auto", help="as of test.py")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=tuple(SETS), help="test sets")
     parser.add_argument("--options", default="{}", help="generation options as JSON; the model's own if not given")
-    parser.add_argument("--ship", help="only make these weights the shipped model's: float16, and an int8 export")
+    parser.add_argument(
+        "--ship",
+        nargs="+",
+        help="only make these weights, or the mean of several, the shipped model's: float16 and int8",
+    )
     parser.add_argument("--record", action="store_true", help="only write the titles that the model's test expects")
     parser.add_argument("--card", action="store_true", help="only write the model card's tables from the results file")
     flags = parser.parse_args(argv)
@@ -81,8 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def ship(weights: str) -> None:
-    """Write model.safetensors, in float16 and without the tied head, and exported/, and the hash to the model cards."""
+def ship(weights: Sequence[str]) -> None:
+    """Write model.safetensors, in float16 and without the tied head, and exported/, and the hash to the model cards.
+
+    Of several weights the mean is taken.
+    """
     import safetensors.numpy
 
     from t5_pegasus.engines.onnx_export import write_export
@@ -92,8 +99,11 @@ def ship(weights: str) -> None:
     target, exported = TINY_MODEL_DIR / "model.safetensors", TINY_MODEL_DIR / SHIPPED
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "model.safetensors"
-        save_weights(build_model(TINY_MODEL_DIR, weights), whole)
-        values = safetensors.numpy.load_file(whole)
+        trained = []
+        for path in weights:
+            save_weights(build_model(TINY_MODEL_DIR, path), whole)
+            trained.append(safetensors.numpy.load_file(whole))
+        values = {name: np.mean([each[name] for each in trained], axis=0) for name in trained[0]}
         with atomic_path(target) as file:
             safetensors.numpy.save_file({name: value.astype(np.float16) for name, value in values.items()}, file)
     t5 = build_model(TINY_MODEL_DIR, target)  # the rounded weights, which the Keras engine runs
@@ -138,6 +148,7 @@ def measure(title: AutoTitle, examples: Sequence[Example], options: dict[str, An
         "scores": intervals(score_each(titles, references)),
         "first clause": intervals(score_each([first_clause(text) for text in contents], references)),
         "faults": {name: round(100 * sum(found) / len(found), 2) for name, found in faults.items()},
+        "loops of references": round(100 * sum(map(loops, references)) / len(references), 2),
         "seconds": round(seconds, 2),
         "examples": [{"title": references[row], "written": titles[row]} for row in chosen],
     }
@@ -181,12 +192,12 @@ def first_sentence(text: str) -> str:
 WORDS = {
     "README.md": {
         "scores": "| test set | rows | ROUGE-1 | ROUGE-2 | ROUGE-L | 95 % interval | BLEU | first clause, ROUGE-L |",
-        "faults": "| test set | stutters | empty | loops | long copies |",
+        "faults": "| test set | stutters | empty | loops | long copies | references that loop |",
         "examples": "| reference | written |",
     },
     "README.zh-CN.md": {
         "scores": "| 测试集 | 条数 | ROUGE-1 | ROUGE-2 | ROUGE-L | 95% 区间 | BLEU | 首个分句的 ROUGE-L |",
-        "faults": "| 测试集 | 口吃 | 空标题 | 循环 | 照抄长句 |",
+        "faults": "| 测试集 | 口吃 | 空标题 | 循环 | 照抄长句 | 参考标题循环 |",
         "examples": "| 参考标题 | 模型所写 |",
     },
 }
@@ -215,7 +226,8 @@ def tables(result: dict[str, Any], words: dict[str, str]) -> str:
         lines.append(_row(cells))
     lines += ["", *_head(words["faults"])]
     for name, found in result["sets"].items():
-        lines.append(_row([name, *(f"{share:.1f} %" for share in found["faults"].values())]))
+        shares = [*found["faults"].values(), found["loops of references"]]
+        lines.append(_row([name, *(f"{share:.1f} %" for share in shares)]))
     lines += ["", *_head(words["examples"])]
     for example in result["sets"]["sciences"]["examples"]:
         lines.append(_row([example["title"].replace("|", "\\|"), example["written"].replace("|", "\\|")]))
