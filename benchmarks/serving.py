@@ -8,31 +8,37 @@ added to what `--output` has already, so that a long measurement can be made in 
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import random
-import re
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
+from chaos import chaos
+from service import (
+    HOST,
+    SOURCE,
+    TARGET,
+    Connection,
+    Options,
+    Service,
+    ask,
+    expected_titles,
+    request,
+    serving,
+    texts,
+)
 
-from t5_pegasus import AutoTitle, cli, read_examples
+from t5_pegasus import cli
 from t5_pegasus.engines.exported import check_export
 from t5_pegasus.errors import CheckpointError, OptionError
-from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR
-
-SOURCE, TARGET = 128, 32  # tokens of a text and of its title, each of them exactly
-HOST = "127.0.0.1"
+from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=tuple(PARTS), nargs="*", default=tuple(PARTS), help="what to measure")
     parser.add_argument("--clients", type=int, nargs="*", default=(1, 8, 64), help="clients at a time, for part load")
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    parser.add_argument("--requests", type=int, default=10_000, help="of parts soak and faults")
+    parser.add_argument("--requests", type=int, default=10_000, help="of parts soak, faults and chaos")
     flags = parser.parse_args(argv)
     model_dir = Path(flags.model_dir) if flags.model_dir else random_model(flags.size, flags.quantize)
     result: dict[str, Any] = {"size": flags.size, "quantize": flags.quantize, "source": SOURCE, "target": TARGET}
@@ -58,16 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = {name: value for name, value in result.items() if name not in ("versions", "cpu_count")}
     common.report(result, ("uvicorn", "fastapi", "onnxruntime"), flags.output)
     return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a part is run with."""
-
-    model_dir: Path
-    clients: Sequence[int]
-    seconds: float
-    requests: int
 
 
 def random_model(size: str, quantize: str) -> Path:
@@ -93,107 +89,6 @@ def random_model(size: str, quantize: str) -> Path:
     export_model(t5, vocab_file, folder, quantize=quantize)
     vocab_file.unlink()
     return folder
-
-
-def texts(count: int) -> list[str]:
-    """Return texts of more than SOURCE tokens, each another."""
-    contents = [example.content for example in read_examples(DATA_DIR / "articles.jsonl")]
-    return ["".join(contents[(number * 7 + part) % len(contents)] for part in range(3)) for number in range(count)]
-
-
-class Service:
-    """serve.py in a process of its own."""
-
-    def __init__(self, model_dir: Path, *flags: str) -> None:
-        command = [sys.executable, str(ROOT / "serve.py"), "--model_dir", str(model_dir), "--host", HOST, "--port", "0"]
-        fixed = ["--max_source_length", str(SOURCE), "--timeout", "600", "--max_queue", "1000", "--log_level", "error"]
-        with tempfile.NamedTemporaryFile() as log:  # a pipe would have to be read all the time
-            self.process = subprocess.Popen([*command, *fixed, *flags], stderr=log, cwd=ROOT)
-            while not (found := re.findall(rf"http://{HOST}:(\d+)", Path(log.name).read_text(encoding="utf-8"))):
-                assert self.process.poll() is None, Path(log.name).read_text(encoding="utf-8")
-                time.sleep(0.05)
-        self.port = int(found[0])
-
-    def wait_until_ready(self) -> None:
-        """Wait for the model."""
-        while asyncio.run(ask(self.port, None, "/ping"))[0] != 200:
-            time.sleep(0.1)
-
-    def resident_mib(self) -> float:
-        """Return the memory of the process and those it has started."""
-        pids = [str(self.process.pid), *_children(self.process.pid)]
-        sizes = [re.findall(r"VmRSS:\s*(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in pids]
-        return sum(int(size) for (size,) in sizes) / 1024
-
-    def stop(self) -> int:
-        """Stop it as an orchestrator would; return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
-
-
-def _children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-@contextlib.contextmanager
-def serving(model_dir: Path, *flags: str) -> Iterator[Service]:
-    """Serve a model; whatever happens, the process is gone afterwards."""
-    service = Service(model_dir, *flags)
-    try:
-        service.wait_until_ready()
-        yield service
-        assert service.stop() == 0
-    finally:
-        service.process.kill()
-        service.process.wait()
-
-
-class Connection:
-    """A connection kept open: the least that a client can be, since it has to share the cores with the service."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, body: bytes | None, path: str = "/invocations") -> tuple[int, bytes]:
-        """Send a request (GET without a body) and return status and body of the answer.
-
-        Raises OSError or EOFError where there is none: ConnectionRefusedError where nobody listened.
-        """
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(HOST, self._port)
-        reader, writer = self._streams
-        method = "GET" if body is None else "POST"
-        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        writer.write(f"{head}Content-Length: {len(body or b'')}\r\n\r\n".encode() + (body or b""))
-        await writer.drain()
-        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = re.search(rb"content-length: (\d+)", answer)
-        content = await reader.readexactly(int(length[1]) if length else 0)
-        if b"connection: close" in answer:
-            self.close()
-        return int(answer.split(b" ", 2)[1]), content
-
-    def close(self) -> None:
-        """Close it; the next request opens another."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-
-async def ask(port: int, body: bytes | None, path: str = "/invocations") -> tuple[int, bytes]:
-    """Send one request over a connection of its own."""
-    connection = Connection(port)
-    try:
-        return await connection.ask(body, path)
-    finally:
-        connection.close()
-
-
-def request(text: str, **parameters: Any) -> bytes:
-    """Return a request for one title of exactly TARGET tokens, unless told otherwise."""
-    parameters = {"max_new_tokens": TARGET, "min_new_tokens": TARGET, **parameters}
-    return json.dumps({"data": text, "parameters": parameters}, ensure_ascii=False).encode()
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -287,21 +182,6 @@ def half_load(options: Options, result: dict[str, Any]) -> dict[str, Any]:
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
-
-PARAMETERS: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"no_repeat_ngram_size": 2, "max_new_tokens": 12}]
-
-
-def expected_titles(model_dir: Path, count: int) -> tuple[list[bytes], list[str]]:
-    """Return requests with their titles, each text decoded alone."""
-    title = AutoTitle.load(model_dir)
-    bodies, titles = [], []
-    for number, text in enumerate(texts(count)):
-        text = text[: 15 + 7 * number % 200]
-        parameters = {"max_new_tokens": TARGET, **PARAMETERS[number % len(PARAMETERS)]}
-        bodies.append(json.dumps({"data": text, "parameters": parameters}, ensure_ascii=False).encode())
-        ((best, *_),) = title.generate_n_best([text], max_source_length=SOURCE, **parameters)
-        titles.append(best.text)
-    return bodies, titles
 
 
 def soak(options: Options, result: dict[str, Any]) -> dict[str, Any]:
@@ -486,13 +366,9 @@ async def _planes(port: int) -> dict[str, int]:
 
 
 async def _kill(service: Service) -> str:
-    def workers() -> list[str]:
-        command = b"from multiprocessing.spawn import"
-        return [pid for pid in _children(service.process.pid) if command in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-    victim = workers()[0]
-    os.kill(int(victim), signal.SIGKILL)
-    while len(alive := workers()) < 2 or victim in alive:
+    victim = service.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    while len(alive := service.workers()) < 2 or victim in alive:
         await asyncio.sleep(0.05)
     return "started again"
 
@@ -503,6 +379,7 @@ PARTS: dict[str, Callable[[Options, dict[str, Any]], dict[str, Any]]] = {
     "soak": soak,
     "stop_under_load": stop_under_load,
     "faults": faults,
+    "chaos": chaos,
 }
 
 if __name__ == "__main__":
