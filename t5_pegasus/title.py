@@ -12,6 +12,7 @@ import tqdm
 from .config import GenerationConfig, ModelConfig, read_generation_defaults
 from .decoding.inputs import LONG_TEXT, NO_TEXT, Source, budget_batches
 from .decoding.options import DataConfig
+from .decoding.rerank import RERANKERS, RerankConfig
 from .decoding.search import Candidate, check_prefix
 from .engines import choice
 from .engines.choice import check_engine, load_decoder, make_decoder
@@ -42,6 +43,22 @@ class Answer(NamedTuple):
     titles: list[Hypothesis]
     source_tokens: int
     truncated: bool
+
+
+def rerank_answers(
+    answers: Iterable[Answer], reranking: RerankConfig, generation: GenerationConfig
+) -> Iterator[Answer]:
+    """Return answers, as they come, with the one title each that is kept; as they are if none is to be chosen.
+
+    Raises OptionError if `generation` returns one title of a text.
+    """
+    reranking.check(generation)
+    if reranking.rerank == "none":
+        return iter(answers)
+    choose = RERANKERS[reranking.rerank]
+    return (
+        answer._replace(titles=[answer.titles[choose([title.text for title in answer.titles])]]) for answer in answers
+    )
 
 
 _EMPTY = Hypothesis("", 0.0, ())  # the title of an empty text
@@ -183,9 +200,10 @@ class AutoTitle:
         source_prefix: str | None = None,
         source_suffix: str | None = None,
         adapter: str | Sequence[str | None] | None = None,
+        rerank: str = RerankConfig.rerank,
         **generation: Any,
     ) -> list[list[Hypothesis]]:
-        """Return up to `num_return_sequences` titles of each text, best first.
+        """Return up to `num_return_sequences` titles of each text, best first; one if they are reranked.
 
         Args:
             texts: texts of any length.
@@ -196,8 +214,10 @@ class AutoTitle:
             source_prefix: what stands before each text and is never cut; None is the model's own.
             source_suffix: what stands after each text, likewise.
             adapter: the name of an adapter, None for the default; or one for each text, None for the model itself.
+            rerank: a row of `decoding.rerank.RERANKERS`, to keep one title of each text.
             generation: fields of GenerationConfig, under any of their names, over `generation_defaults`.
         """
+        reranking = RerankConfig.make(rerank=rerank)
         data = DataConfig.make(
             max_source_length=max_source_length,
             long_text=long_text,
@@ -205,7 +225,8 @@ class AutoTitle:
             source_suffix=source_suffix,
         )
         config = GenerationConfig.over(self.generation_defaults, **generation)
-        return [answer.titles for answer in self.iterate(texts, config, data, progress, adapter)]
+        answers = rerank_answers(self.iterate(texts, config, data, progress, adapter), reranking, config)
+        return [answer.titles for answer in answers]
 
     def stream(
         self,

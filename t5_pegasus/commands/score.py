@@ -16,6 +16,7 @@ from ..config import GenerationConfig, require
 from ..data.examples import Example, read_examples
 from ..data.predictions import read_predictions
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
+from ..decoding.rerank import RerankConfig
 from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text, check_apart, check_target, to_json
@@ -37,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, ScoringConfig, LoadConfig)
     names = [field.name for field in dataclasses.fields(DataConfig) if field.name != "max_target_length"]
     cli.add_flags(parser, DataConfig, only=names)
-    names = [field.name for field in dataclasses.fields(GenerationConfig) if field.name != "num_return_sequences"]
-    cli.add_flags(parser, GenerationConfig, only=names, of_model=True)
+    cli.add_flags(parser, GenerationConfig, of_model=True)
+    cli.add_flags(parser, RerankConfig)
     flags = parser.parse_args(argv)
     data, load = cli.config_from(flags, DataConfig), cli.config_from(flags, LoadConfig)
     language = cli.config_from(flags, ScoringConfig).language
@@ -57,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_dir = choose_model_dir(load.model_dir)
         check_apart("output_csv", flags.output_csv, **load.files(model_dir))
         generation = GenerationConfig.of_model(model_dir, **cli.given(flags, GenerationConfig))
+        reranking = cli.config_from(flags, RerankConfig)
+        reranking.check(generation)
     pairs_file = flags.test_file if flags.references is None else flags.references
     columns = (data.text_column, data.summary_column, data.skip_bad_lines)
     examples = list(read_examples(pairs_file, *columns, keep_duplicates=True))
     references = [example.title for example in examples]
     if flags.predictions is None:
-        from ..title import AutoTitle  # late, since scoring alone needs none of it
+        from ..title import AutoTitle, rerank_answers  # late, since scoring alone needs none of it
 
         title = AutoTitle.load(
             model_dir,
@@ -74,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             load.ignore_base_hash,
         )
         contents = [example.content for example in examples]
-        predictions = [answer.titles[0].text for answer in title.iterate(contents, generation, data, progress=True)]
+        answers = rerank_answers(title.iterate(contents, generation, data, progress=True), reranking, generation)
+        predictions = [answer.titles[0].text for answer in answers]
     else:
         predictions = read_predictions(flags.predictions)
         if len(predictions) != len(references):

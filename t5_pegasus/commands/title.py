@@ -9,6 +9,7 @@ from .. import cli
 from ..config import GenerationConfig
 from ..data.examples import read_texts
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
+from ..decoding.rerank import RerankConfig
 from ..engines.options import LoadConfig
 from ..errors import DataError, OptionError
 from ..files import atomic_text, check_apart, check_target, encoding_hint, file_suffix, to_json
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_flags(parser, LoadConfig)
     cli.add_flags(parser, DataConfig, only=("text_column", "max_source_length", "long_text", *PROMPT_OPTIONS))
     cli.add_flags(parser, GenerationConfig, of_model=True)
+    cli.add_flags(parser, RerankConfig)
     flags = parser.parse_args(argv)
     if flags.text is not None:
         check_text(flags.text)
@@ -48,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_apart("output_file", flags.output_file, **inputs)
     rows = list(find_texts(flags.text, flags.input_file, data.text_column))
 
-    from ..title import AutoTitle  # late, so that a wrong flag or file is reported at once
+    reranking = cli.config_from(flags, RerankConfig)
+    reranking.check(generation)
+
+    from ..title import AutoTitle, rerank_answers  # late, so that a wrong flag or file is reported at once
 
     title = AutoTitle.load(
         model_dir,
@@ -63,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A bar is for many texts, and would run through titles that are printed on the same terminal.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())
     answers = title.iterate([text for _, text in rows], generation, data, progress)
+    answers = rerank_answers(answers, reranking, generation)
     cut = impossible = 0
     with atomic_text(flags.output_file) if flags.output_file else nullcontext(sys.stdout) as output:
         for (identifier, _), answer in zip(rows, answers, strict=True):

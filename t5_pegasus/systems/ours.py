@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import GenerationConfig
 from ..decoding.options import DataConfig
+from ..decoding.rerank import RerankConfig
 from ..engines.options import LoadConfig
 from ..errors import OptionError
 from ..locations import ROOT, choose_model_dir, fine_tuned_weights
@@ -31,7 +32,7 @@ class Ours(LocalSystem):
     """
 
     def __init__(self, spec: Spec) -> None:
-        check_known(spec.options, LoadConfig, DataConfig, GenerationConfig)
+        check_known(spec.options, LoadConfig, DataConfig, GenerationConfig, RerankConfig)
         for name in _NOT_OPTIONS:
             if name in spec.options:
                 raise OptionError(f"{name} is the target of a system: title:{spec.options[name]}")
@@ -39,6 +40,8 @@ class Ours(LocalSystem):
         self._load = LoadConfig(**converted(LoadConfig, spec.options))
         self._data = DataConfig(**converted(DataConfig, spec.options))
         self._generation = GenerationConfig.of_model(self._model_dir, **converted(GenerationConfig, spec.options))
+        self._reranking = RerankConfig(**converted(RerankConfig, spec.options))
+        self._reranking.check(self._generation)
         self._title: AutoTitle | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -55,14 +58,15 @@ class Ours(LocalSystem):
             "files": [files_hash(path) for path in paths],
             "engine": load.engine,
             "data": dataclasses.asdict(self._data),
+            "rerank": self._reranking.rerank,
             "generation": {name: value for name, value in generation.items() if name not in _CHANGES_NO_TITLE},
         }
 
     def write(self, texts: Sequence[Text], start: int) -> list[Written]:
         """Return the title that decoding finds for each text."""
-        if self._title is None:
-            from ..title import AutoTitle  # late: comparing files and rules needs no model
+        from ..title import AutoTitle, rerank_answers  # late: comparing files and rules needs no model
 
+        if self._title is None:
             load = self._load
             self._title = AutoTitle.load(
                 self._model_dir,
@@ -74,7 +78,8 @@ class Ours(LocalSystem):
                 load.ignore_base_hash,
             )
         answers = self._title.iterate([text.content for text in texts], self._generation, self._data)
-        return [Written(answer.titles[0].text) for answer in answers]
+        kept = rerank_answers(answers, self._reranking, self._generation)
+        return [Written(answer.titles[0].text) for answer in kept]
 
 
 def find_model_dir(target: str) -> Path:
