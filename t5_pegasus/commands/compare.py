@@ -22,7 +22,7 @@ from ..systems.spec import Spec
 from ..systems.table import SYSTEMS, make_system, parse_specs
 
 if TYPE_CHECKING:
-    from ..systems.comparison import Entry
+    from ..systems.comparison import Entry, TextScore
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,16 +67,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         raise OptionError(f"compare needs {error.name}: `pip install '.[compare]'`") from error
 
+    more = [] if config.encoder_dir is None else [load_bert_score(config.encoder_dir, config.encoder_layer)]
     with only_writer(folder):
         entries = run_all(specs, flags.system, systems, texts, folder / "titles")
         about = about_data(flags.test_file, texts, flags.more_references)
         slices = make_slices(texts, groups, config.group_by or "")
-        findings = find(entries, texts, slices, about, config.resamples, config.comparison_seed)
+        findings = find(entries, texts, slices, about, config.resamples, config.comparison_seed, more)
         write_report(folder, findings, entries, texts, groups)
     print("\n".join(findings.summary["signatures"]))
     print(f"the report is {folder / 'index.html'}")
     print(json.dumps({row["name"]: row["systems"] for row in findings.summary["scores"]}, ensure_ascii=False))
     return 0
+
+
+def load_bert_score(encoder_dir: str, layer: int | None) -> "TextScore":
+    """Return BERTScore with an encoder; needs TensorFlow and bert4keras. Raises what `BertEncoder` raises."""
+    from ..metrics.bert_score import SIGNATURE, best_f
+    from ..metrics.comparison import Score
+    from ..networks.bert import BertEncoder
+    from ..systems.comparison import TextScore
+
+    encoder = BertEncoder(encoder_dir, layer)
+
+    def of_titles(titles: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+        known = {text for of_text in references for text in of_text} | set(titles)
+        vectors = dict(zip(sorted(known), encoder.encode(sorted(known)), strict=True))
+        return [
+            best_f(vectors[title], [vectors[each] for each in of_text])
+            for title, of_text in zip(titles, references, strict=True)
+        ]
+
+    about = f"model:{Path(encoder_dir).resolve().name}|layer:{encoder.layer}"
+    return TextScore(Score("bertscore", better=1), f"{SIGNATURE}|{about}", of_titles)
 
 
 def with_references(examples: Sequence[Example], files: Sequence[str], test_file: str) -> list[Text]:

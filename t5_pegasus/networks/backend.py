@@ -61,6 +61,7 @@ with _quiet():
     import bert4keras.layers
     import bert4keras.models
     import bert4keras.snippets
+    import bert4keras.tokenizers
     import tensorflow as tf
     import tf_keras as keras
 
