@@ -70,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if stale and flags.check else 0
 
 
-def replace_section(text: str, section: str, name: str) -> str:
+def replace_section(text: str, section: str, name: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """Return the text with the section between the markers replaced. Raises DataError if a marker is missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise DataError(f"{name} must have the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{section}\n{END}{after}"
+        raise DataError(f"{name} must have the lines {' and '.join(markers)}")
+    return f"{before}{begin}\n\n{section}\n{end}{after}"
 
 
 def tables(result: dict[str, Any], words: dict[str, str]) -> str:

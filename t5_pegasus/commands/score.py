@@ -111,6 +111,7 @@ def _check_only_scoring(flags: argparse.Namespace, data: DataConfig) -> None:
         *(field.name for field in dataclasses.fields(LoadConfig) if getattr(flags, field.name) != field.default),
         *(name for name in read if getattr(data, name) != getattr(default, name)),
         *cli.given(flags, GenerationConfig),
+        *(["rerank"] if flags.rerank != RerankConfig.rerank else []),
     ]
     if given:
         raise OptionError(
