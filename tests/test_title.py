@@ -1,4 +1,4 @@
-"""AutoTitle over the trained tiny model."""
+"""AutoTitle over a trained model."""
 
 import itertools
 import json
@@ -96,7 +96,7 @@ def test_rows_beyond_the_vocabulary_are_never_written(random_model_dir, tmp_path
     tokenizer = PegasusTokenizer(tmp_path / "vocab.txt")
     title = AutoTitle(t5, tokenizer, engine)
     source = title.encode("一丁丂七丄丅丆万丈三", DataConfig())
-    first = t5.model.predict([np.array([source.ids]), np.array([[tokenizer.start_id]])], verbose=0)[0, 0]
+    first = t5.model([np.array([source.ids]), np.array([[tokenizer.start_id]])])[0, 0].numpy()
     assert first.argmax() >= 300
     options = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6}
     samples = {"do_sample": True, "num_return_sequences": 20, "seed": 2, "top_k": 0, "max_new_tokens": 6}
@@ -108,7 +108,7 @@ def test_rows_beyond_the_vocabulary_are_never_written(random_model_dir, tmp_path
 
 def test_a_stock_bert4keras_model_gives_the_same_titles(trained_dir, trained_title, sample_pairs):
     """The weights file is read by Keras itself here, into bert4keras's own T5, which gives probabilities."""
-    config = ModelConfig.load(UNTRAINED_MODEL_DIR)
+    config = ModelConfig.load(trained_dir)
     stock = bert4keras.models.build_transformer_model(
         model="mt5.1.1", return_keras_model=False, name="T5", **config.to_dict()
     )
@@ -145,8 +145,8 @@ def test_without_weights_the_command_that_makes_them_is_named(tmp_path):
 
 
 def test_a_model_that_gives_logits_serves_as_well(trained_dir, trained_title, sample_pairs):
-    t5 = build_model(UNTRAINED_MODEL_DIR, trained_dir / "best_model.weights", with_lm="linear")
-    title = AutoTitle(t5, PegasusTokenizer(UNTRAINED_MODEL_DIR / "vocab.txt"))
+    t5 = build_model(trained_dir, trained_dir / "best_model.weights", with_lm="linear")
+    title = AutoTitle(t5, PegasusTokenizer(trained_dir / "vocab.txt"))
     text = sample_pairs[1].content
     assert title.generate(text) == trained_title.generate(text)
 

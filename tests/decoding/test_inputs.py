@@ -159,12 +159,13 @@ def test_a_text_of_ten_thousand_characters_is_read_whole_by_every_engine(trained
     filler = "".join(example.content for example in sample_pairs)
     long = (filler * (10_000 // len(filler) + 1))[:10_000] + sample_pairs[3].content
     texts = [sample_pairs[0].content, long, sample_pairs[1].content[:30]]
+    options = {"long_text": "window", "num_beams": num_beams, "max_new_tokens": 10}
     titles = []
     for engine in ("keras", "onnx", "reference"):
-        title = AutoTitle.load(UNTRAINED_MODEL_DIR, trained_dir / "best_model.weights", engine)
-        titles.append(title.generate_n_best(texts, long_text="window", num_beams=num_beams))
-        assert title.generate_n_best([long], long_text="window", num_beams=num_beams)[0][0].ids == titles[-1][1][0].ids
-        short = title.generate_n_best(texts[:1], num_beams=num_beams)
+        title = AutoTitle.load(trained_dir, trained_dir / "best_model.weights", engine)
+        titles.append(title.generate_n_best(texts, **options))
+        assert title.generate_n_best([long], **options)[0][0].ids == titles[-1][1][0].ids
+        short = title.generate_n_best(texts[:1], **options | {"long_text": "truncate"})
         assert short[0][0].ids == titles[-1][0][0].ids
     for found in titles[:2]:
         for hypotheses, references in zip(found, titles[2], strict=True):

@@ -11,7 +11,6 @@ from t5_pegasus.decoding.inputs import Source
 from t5_pegasus.engines.reference import ReferenceDecoder
 from t5_pegasus.errors import OptionError
 from t5_pegasus.networks.backend import bert4keras
-from tests.paths import UNTRAINED_MODEL_DIR
 
 START, END = 1, 0
 ANY = Source.whole([1])  # for decoders that have no model
@@ -20,7 +19,7 @@ wraps = bert4keras.snippets.AutoRegressiveDecoder.wraps
 
 @pytest.fixture(scope="module")
 def trained_reference(trained_dir):
-    return AutoTitle.load(UNTRAINED_MODEL_DIR, trained_dir / "best_model.weights", engine="reference")
+    return AutoTitle.load(trained_dir, trained_dir / "best_model.weights", engine="reference")
 
 
 class ToyDecoder(ReferenceDecoder):
@@ -127,31 +126,33 @@ def test_the_search_equals_stock_on_random_chains_but_keeps_what_stock_drops():
     assert better > 0, "keeping finished beams is to make a difference"
 
 
-def test_the_search_equals_stock_on_the_trained_model(trained_reference, sample_pairs):
+def test_the_search_equals_stock_on_the_trained_model(trained_reference, sample_pairs, monkeypatch):
+    """For so few tokens that some titles end and others do not."""
     decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
+    monkeypatch.setattr(decoder, "maxlen", 16)
     kept = 0
-    for example in sample_pairs[:15]:
+    for example in sample_pairs[:8]:
         source = Source.whole(tokenizer.encode(example.content, 256))
         greedy, _ = stock_search(decoder, source, 1)
-        assert decoder.search(source, GenerationConfig())[0].ids == greedy
+        assert decoder.search(source, GenerationConfig(max_new_tokens=16))[0].ids == greedy
         beams, lost_one = stock_search(decoder, source, 3)
         if not lost_one:
             kept += 1
-            assert decoder.search(source, GenerationConfig(num_beams=3))[0].ids == beams
+            assert decoder.search(source, GenerationConfig(num_beams=3, max_new_tokens=16))[0].ids == beams
     assert kept, "some search of stock's is to lose no beam"
 
 
 def test_rescoring_a_title_gives_its_score(trained_reference, sample_pairs):
     decoder, tokenizer = trained_reference.decoder, trained_reference.tokenizer
     config = GenerationConfig(num_beams=4, num_return_sequences=4, length_penalty=0.8, no_repeat_ngram_size=2)
-    for example in sample_pairs[:5]:
+    for example in sample_pairs[:3]:
         source = Source.whole(tokenizer.encode(example.content, 256))
         titles = decoder.search(source, config)
         assert len({title.ids for title in titles}) == 4
         for title in titles:
             context = decoder.encode(source)[None]
             prefixes = np.array([[tokenizer.start_id, *title.ids[:-1]]])
-            log_probs = np.log(decoder.t5.model.predict([np.array([source.ids]), prefixes], verbose=0)[0])
+            log_probs = np.log(decoder.t5.model([np.array([source.ids]), prefixes])[0].numpy())
             assert context.shape[1] == len(source)
             total = log_probs[np.arange(len(title.ids)), list(title.ids)].sum()
             assert title.score == pytest.approx(total / len(title.ids) ** 0.8, abs=1e-4)

@@ -47,7 +47,7 @@ def refuse(*arguments, **keywords):
 
 def test_a_text_on_the_command_line(trained_dir, trained_title, sample_pairs):
     text = sample_pairs[0].content
-    result = succeed("test.py", text, "--model_dir", TINY, "--run_dir", trained_dir)
+    result = succeed("test.py", text, "--model_dir", trained_dir, "--run_dir", trained_dir)
     assert result.stdout == trained_title.generate(text) + "\n"
     assert result.stderr == f"using the weights {trained_dir / 'best_model.weights'}\n"
 
@@ -61,7 +61,7 @@ def test_a_file_to_json_lines_in_order_with_ids(trained_dir, trained_title, samp
     flags = ("--num_beams", 3, "--num_return_sequences", 2, "--max_new_tokens", 12)
     succeed(
         *(
-            *("test.py", "--model_dir", TINY),
+            *("test.py", "--model_dir", trained_dir),
             "--input_file",
             articles,
             "--output_file",
@@ -83,7 +83,7 @@ def test_a_file_to_json_lines_in_order_with_ids(trained_dir, trained_title, samp
 def test_standard_input_a_text_a_line(trained_dir, trained_title, sample_pairs):
     texts = [sample_pairs[0].content, "", sample_pairs[1].content]
     result = succeed(
-        "test.py", "--model_dir", TINY, "--output_dir", trained_dir, stdin="".join(f"{text}\n" for text in texts)
+        "test.py", "--model_dir", trained_dir, "--output_dir", trained_dir, stdin="".join(f"{text}\n" for text in texts)
     )
     assert result.stdout.split("\n") == [*trained_title.generate(texts), ""]
 
@@ -92,7 +92,7 @@ def test_texts_that_are_not_read_whole_are_counted(trained_dir, sample_pairs):
     texts = [sample_pairs[0].content, "短", sample_pairs[1].content]
     stdin = "".join(f"{text}\n" for text in texts)
     result = succeed(
-        *("test.py", "--model_dir", TINY, "--output_dir", trained_dir, "--max_source_length", 30), stdin=stdin
+        *("test.py", "--model_dir", trained_dir, "--output_dir", trained_dir, "--max_source_length", 30), stdin=stdin
     )
     assert "2 texts were longer than what is read of them (--max_source_length, --long_text)" in result.stderr
 
@@ -114,7 +114,7 @@ def test_predictions_are_scored_as_those_generated(trained_dir, tmp_path):
         *(
             "test.py",
             "--model_dir",
-            TINY,
+            trained_dir,
             "--output_dir",
             trained_dir,
             "--input_file",
@@ -137,28 +137,33 @@ def test_pretrain_data_makes_pairs_of_the_sample_articles(tmp_path):
     assert all(len(row["target"]) <= len(row["source"]) for row in rows)
 
 
-def train(tmp_path, *flags):
+def train(model_dir, tmp_path, *flags):
     return (
-        *("finetune.py", "--model_dir", TINY, "--output_dir", tmp_path, "--train_file", ROOT / "data" / "valid.tsv"),
-        *("--epochs", 1, "--max_eval_samples", 2, "--max_source_length", 32, "--max_target_length", 8, *flags),
+        *("finetune.py", "--model_dir", model_dir, "--output_dir", tmp_path),
+        *("--train_file", ROOT / "data" / "valid.tsv", "--max_source_length", 32, "--max_target_length", 8),
+        *("--epochs", 1, "--max_eval_samples", 1, *flags),
     )
 
 
-def test_finetune_then_resume_with_more_epochs(tmp_path):
-    first = succeed(*train(tmp_path))
+def test_finetune_then_resume_with_more_epochs(small_model_dir, tmp_path):
+    first = succeed(*train(small_model_dir, tmp_path))
     assert "40 pairs to train, 40 to validate" in first.stdout
     assert "epoch 1, loss" in first.stdout
     assert "training texts were cut to max_source_length 32" in first.stderr
     assert "training from scratch" in first.stdout
-    second = succeed(*train(tmp_path, "--resume", "--num_train_epochs", 2))
+    second = succeed(*train(small_model_dir, tmp_path, "--resume", "--num_train_epochs", 2))
     assert "going on after epoch 1" in second.stdout
     assert "epoch 2, loss" in second.stdout
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"best_model.weights", "training_log.csv", "training_state", "tensorboard"}
 
 
-def test_ctrl_c_in_training_leaves_whole_files(tmp_path):
-    arguments = [sys.executable, str(ROOT / "finetune.py"), *map(str, train(tmp_path, "--epochs", 50)[1:])]
+def test_ctrl_c_in_training_leaves_whole_files(small_model_dir, tmp_path):
+    arguments = [
+        sys.executable,
+        str(ROOT / "finetune.py"),
+        *map(str, train(small_model_dir, tmp_path, "--epochs", 50)[1:]),
+    ]
     process = subprocess.Popen(
         arguments,
         cwd=tmp_path,
@@ -174,7 +179,7 @@ def test_ctrl_c_in_training_leaves_whole_files(tmp_path):
     assert process.returncode == 130
     assert b"Traceback" not in errors
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    succeed("test.py", "一段正文。", "--output_dir", tmp_path, "--model_dir", TINY, "--max_new_tokens", 3)
+    succeed("test.py", "一段正文。", "--output_dir", tmp_path, "--model_dir", small_model_dir, "--max_new_tokens", 3)
 
 
 @pytest.mark.parametrize(

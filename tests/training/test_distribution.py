@@ -14,9 +14,6 @@ import pytest
 
 from t5_pegasus.locations import ROOT
 from t5_pegasus.networks.backend import tf
-from tests.paths import UNTRAINED_MODEL_DIR
-
-SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 48, "num_attention_heads": 2}
 
 TASK = {"type": "worker", "index": 0}
 
@@ -34,15 +31,10 @@ cli.run(lambda _: script.main(sys.argv[3:]))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, sample_pairs):
+def folder(tmp_path_factory, small_model_dir, sample_pairs):
     """Return a folder with a small model directory, and 17 short and 16 long pairs: two buckets, and one pair over."""
     folder = tmp_path_factory.mktemp("distribute")
-    model = folder / "model"
-    model.mkdir()
-    (model / "config.json").write_text(
-        json.dumps(json.loads((UNTRAINED_MODEL_DIR / "config.json").read_text()) | SMALL)
-    )
-    shutil.copy(UNTRAINED_MODEL_DIR / "vocab.txt", model)
+    shutil.copytree(small_model_dir, folder / "model")
     lines = [
         json.dumps({"content": pair.content[: 20 if number < 17 else 200], "title": pair.title})
         for number, pair in enumerate(sample_pairs[:33])
