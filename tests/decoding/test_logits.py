@@ -1,12 +1,14 @@
 """Each filter alone, against the sentence that describes it; together they are held to brute force in test_search."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from t5_pegasus.config import GenerationConfig
-from t5_pegasus.decoding.logits import FILTERS, find_edits
+from t5_pegasus.decoding.logits import FILTERS, find_edits, suppress
 
 END = 9
 OPTIONS = {
@@ -53,3 +55,9 @@ def test_without_options_nothing_is_edited():
     pairs, factors = find_edits(np.array([[1, 1, 1]], np.int32), END, GenerationConfig())
     assert pairs.shape == (0, 2)
     assert factors.shape == (0,)
+
+
+def test_further_tokens_are_suppressed_beside_those_of_the_options():
+    config = GenerationConfig(num_beams=3, suppress_tokens=(4, 1))
+    assert suppress(config, range(7, 9)) == dataclasses.replace(config, suppress_tokens=(4, 1, 7, 8))
+    assert suppress(config, ()) is config

@@ -1,5 +1,7 @@
 """Which rows go into a batch, and what shape it has."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,38 @@ def test_little_is_padded_and_yet_the_order_is_random():
     assert abs(np.corrcoef(means, np.arange(625))[0, 1]) < 0.15
     other = shuffled_batches(lengths, 16, random)
     assert {tuple(batch) for batch in batches}.isdisjoint(map(tuple, other))
+
+
+def test_rows_of_one_length_stay_in_their_shuffled_order():
+    """On any machine: what is not a stable sort puts equals in an order of its own."""
+    lengths = np.random.default_rng(0).integers(5, 7, 400)
+    pairs = np.stack([lengths, lengths], axis=1)
+
+    def slices(rows, size):
+        return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+    random = np.random.default_rng(3)
+    batches = slices(sorted(random.permutation(400).tolist(), key=lengths.__getitem__), 16)
+    expected = [batches[index] for index in random.permutation(len(batches))]
+    found = shuffled_batches(lengths.tolist(), 16, np.random.default_rng(3))
+    assert [rows.tolist() for rows in found] == expected
+    found = pair_batches(pairs, 16, 1, np.random.default_rng(3))
+    assert [batch.rows.tolist() for batch in found] == expected
+    assert {batch.size for batch in found} == {16}
+
+    random = np.random.default_rng(3)
+    order = random.permutation(400).tolist()
+    batches = slices([row for row in order if lengths[row] == 5], 16)
+    batches += slices([row for row in order if lengths[row] == 6], 13)
+    found = bucket_batches(pairs, 160, 1, np.random.default_rng(3))
+    assert [batch.rows.tolist() for batch in found] == [batches[index] for index in random.permutation(len(batches))]
+
+
+def test_sources_of_like_length_go_together():
+    lengths = np.random.default_rng(0).integers(1, 500, (320, 2))
+    batches = pair_batches(lengths, 16, 1, np.random.default_rng(1))
+    ranges = sorted((lengths[batch.rows, 0].min(), lengths[batch.rows, 0].max()) for batch in batches)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
 
 
 def slow_round_up(number, multiple):
