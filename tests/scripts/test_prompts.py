@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -165,11 +166,12 @@ def test_an_export_can_be_given_another_prompt(model_dir, run_dir, tmp_path, mon
 def test_fine_tuning_goes_on_with_the_prompt_of_its_weights(model_dir, run_dir, tmp_path, monkeypatch):
     """And a model whose prompt is taken away by a flag says so beside its weights."""
     pairs, options = str(model_dir.parent / "pairs.jsonl"), []
-    monkeypatch.setattr(training, "build_for_training", lambda *_: None, raising=False)
+    t5 = types.SimpleNamespace(lora=None)
+    monkeypatch.setattr(training, "build_for_training", lambda *_: t5, raising=False)
     monkeypatch.setattr(training, "distributed", contextlib.nullcontext, raising=False)
 
     class Recorder:
-        def __init__(self, t5, tokenizer, config, data, output_dir):
+        def __init__(self, t5, tokenizer, config, data, output_dir, *base):
             options.append((data.source_prefix, data.source_suffix))
 
         def fit(self, train, valid, resume):
@@ -187,6 +189,7 @@ def test_a_run_keeps_its_prompt_and_that_of_the_run_before(tmp_path):
     def trainer(**options):
         made = Trainer.__new__(Trainer)
         made.data, made.output_dir, made.config = DataConfig(**options), tmp_path, TrainingConfig()
+        made.t5 = types.SimpleNamespace(lora=None)
         return made
 
     trainer(**vars(PROMPT))._save_prompt()
