@@ -100,8 +100,8 @@ def ship(weights: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "model.safetensors"
         trained = []
-        for path in weights:
-            save_weights(build_model(TINY_MODEL_DIR, path), whole)
+        for checkpoint in weights:
+            save_weights(build_model(TINY_MODEL_DIR, checkpoint), whole)
             trained.append(safetensors.numpy.load_file(whole))
         values = {name: np.mean([each[name] for each in trained], axis=0) for name in trained[0]}
         with atomic_path(target) as file:
