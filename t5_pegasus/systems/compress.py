@@ -80,7 +80,7 @@ def _without_phrases(sentence: str) -> str:
 
 
 def _main_clauses(sentence: str) -> list[str]:
-    clauses = [clause.strip() for clause in _CLAUSE_ENDS.split(sentence) if clause.strip()]
+    clauses = [clause.strip() for clause in _CLAUSE_ENDS.split(sentence) if any(map(str.isalnum, clause))]
     main = [clause for clause in clauses if not clause.startswith(SUBORDINATE)]
     return main or clauses[-1:]
 

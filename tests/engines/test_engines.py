@@ -239,13 +239,17 @@ def int8_dir(trained_dir, tmp_path_factory):
 
 
 def test_int8_gives_a_text_the_same_title_in_any_batch(int8_dir, sample_pairs):
-    """Not nearly the same: a scale for a whole tensor would move a row's numbers with those of its neighbours."""
+    """Its rows have scales of their own, so that neighbours move no title.
+
+    They move scores a little: float32 products of another batch differ in their last bits, and where such a number is
+    rounded to int8 the other way, it is off by a whole step.
+    """
     title = AutoTitle.load(int8_dir)
     texts = [example.content[: 9 * number + 1] for number, example in enumerate(sample_pairs[:16])]
     alone = [title.generate_n_best([text], num_beams=3)[0][0] for text in texts]
     for together, single in zip(title.generate_n_best(texts, num_beams=3), alone, strict=True):
         assert together[0].ids == single.ids
-        assert together[0].score == pytest.approx(single.score, abs=1e-4)
+        assert together[0].score == pytest.approx(single.score, abs=0.05)
 
 
 def test_int8_scores_stay_near_those_of_float32(int8_dir, trained_dir):

@@ -171,7 +171,7 @@ def test_the_end_token_is_forbidden_before_min_new_tokens(trained_reference, sam
     "options", [{"do_sample": True}, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1}]
 )
 def test_what_bert4keras_has_not_is_refused(options):
-    with pytest.raises(OptionError, match="engine reference has beam search only"):
+    with pytest.raises(OptionError, match="engine reference has bert4keras's beam search only"):
         ToyDecoder(0).search(ANY, GenerationConfig(**options))
 
 

@@ -308,7 +308,7 @@ def test_old_files_of_hugging_face_have_the_embedding_three_times(characters, tm
         ),
         (
             lambda values: values.update({"encoder.block.3.layer.0.layer_norm.weight": np.ones(64, np.float16)}),
-            "unknown to the model, encoder/block_003/layer_000/rms_norm/scale",
+            r"unknown to the model, encoder\.block\.3\.layer\.0\.layer_norm\.weight",
         ),
         (lambda values: values["lm_head.weight"].fill(np.nan), "not finite in decoder/logits/kernel"),
     ],

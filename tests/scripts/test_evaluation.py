@@ -121,12 +121,12 @@ def test_titles_are_generated_by_the_model_that_the_flags_name(pairs, monkeypatc
     stand_in.rerank_answers = lambda answers, reranking, generation: answers
     monkeypatch.setitem(sys.modules, "t5_pegasus.title", stand_in)
     for name in ("config.json", "vocab.txt"):
-        (pairs.parent / name).touch()
+        (pairs.parent / name).write_text("{}")
     flags = ["--model_dir", str(pairs.parent), "--weights", "w", "--user_dict", "u", "--run_dir", "o"]
     flags += ["--topk", "3", "--max_source_length", "99"]
     assert evaluation.main(["--test_file", str(pairs), *flags]) == 0
     loaded, (contents, generation, data, progress) = calls
-    assert loaded == ((pairs.parent, "w", "auto", "u", "o"), {})
+    assert loaded == ((pairs.parent, "w", "auto", "u", "o", None, False), {})  # no adapter
     assert contents == CONTENTS
     assert (generation.num_beams, data.max_source_length, progress) == (3, 99, True)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == score(REFERENCES, REFERENCES)

@@ -58,7 +58,7 @@ def exported(model_dir, run_dir, random_t5) -> Path:
     folder = model_dir.parent / "exported"
     flags = ["--weights", str(run_dir / "best_model.weights"), "--output_dir", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "build_model", lambda *_: random_t5)
+        patch.setattr("t5_pegasus.networks.t5.build_model", lambda *_: random_t5)
         assert export.main(["--model_dir", str(model_dir), *flags]) == 0
     return folder
 
@@ -129,7 +129,7 @@ def test_the_prompt_beside_the_weights_goes_before_that_of_the_model_directory(t
     model = shutil.copytree(model_dir, tmp_path / "model")
     run = tmp_path / "run"
     run.mkdir()
-    (run / "best_model.weights").touch()
+    (run / "best_model.weights").write_bytes(b"\2\0\0\0\0\0\0\0{}")  # safetensors without a tensor
     assert AutoTitle.load(model, output_dir=run).prompt == Prompt()
     write_prompt(model, Prompt("甲"))
     assert AutoTitle.load(model, output_dir=run).prompt == Prompt("甲")
@@ -154,9 +154,9 @@ def test_the_service_of_an_export_knows_its_prompt(title, exported, monkeypatch)
 
 
 def test_an_export_can_be_given_another_prompt(model_dir, run_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "build_model", lambda *_: None)
+    monkeypatch.setattr("t5_pegasus.networks.t5.build_model", lambda *_: None)
     prompts = []
-    monkeypatch.setattr(export, "export_model", lambda *given: prompts.append(given[-1]))
+    monkeypatch.setattr("t5_pegasus.engines.onnx_export.export_model", lambda *given: prompts.append(given[-1]))
     weights = ["--model_dir", str(model_dir), "--weights", str(run_dir / "best_model.weights")]
     for flags in ([], ["--source_prefix", r"a\tb"], ["--source_prefix", "", "--source_suffix", ""]):
         assert export.main([*weights, "--output_dir", str(tmp_path / "exported"), *flags]) == 0

@@ -62,7 +62,7 @@ def test_the_identity_of_a_model_is_its_files_and_options(tmp_path, monkeypatch)
 
     (tmp_path / "model").mkdir()
     for name in ("config.json", "vocab.txt", "model.safetensors"):
-        (tmp_path / "model" / name).write_text(name)
+        (tmp_path / "model" / name).write_text("{}")
     first = identity()
     assert identity("title:model?batch_tokens=64") == first  # changes no title
     assert identity("title:model?topk=1") == first  # the default

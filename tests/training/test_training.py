@@ -414,7 +414,8 @@ def test_no_pairs_are_an_error(tokenizer, tmp_path, pairs):
 def run_steps(mixed_precision, vocab_size, steps, tmp_path, learning_rate=3e-3):
     """Return the losses of training steps on a random model, ids over the whole vocabulary."""
     (tmp_path / "config.json").write_text((UNTRAINED_MODEL_DIR / "config.json").read_text())
-    (tmp_path / "vocab.txt").write_text("".join(f"t{n}\n" for n in range(vocab_size)))
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    (tmp_path / "vocab.txt").write_text("".join(special.get(n, f"t{n}") + "\n" for n in range(vocab_size)))
     training.seed_everything(0)
     config = TrainingConfig(mixed_precision=mixed_precision, learning_rate=learning_rate)
     with training.precision(mixed_precision):
