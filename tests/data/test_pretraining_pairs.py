@@ -350,7 +350,8 @@ def wait_for(condition, seconds=20):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("workers", "suffix"), [(1, ".jsonl"), pytest.param(2, ".jsonl", marks=pytest.mark.slow), (2, ".jsonl.gz")]
+    ("workers", "suffix"),
+    [(1, ".jsonl"), *(pytest.param(2, suffix, marks=pytest.mark.slow) for suffix in (".jsonl", ".jsonl.gz"))],
 )
 def test_memory_does_not_grow_with_the_corpus(tmp_path, workers, suffix):
     # 20 times as many documents take no more, but for what is read ahead of a .gz: 4 blocks of 256 kB a worker.

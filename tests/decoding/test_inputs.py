@@ -153,7 +153,8 @@ def test_windows_end_somewhere():
         assert (len(source), source.truncated) == (min(length, room) + 2, length > room)
 
 
-@pytest.mark.parametrize("num_beams", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_beams", [1, 3])
 def test_a_text_of_ten_thousand_characters_is_read_whole_by_every_engine(trained_dir, sample_pairs, num_beams):
     """Among short ones in a batch, and with its subject in the last sentence."""
     filler = "".join(example.content for example in sample_pairs)

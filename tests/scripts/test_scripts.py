@@ -158,6 +158,7 @@ def test_finetune_then_resume_with_more_epochs(small_model_dir, tmp_path):
     assert names == {"best_model.weights", "training_log.csv", "training_state", "tensorboard"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_leaves_whole_files(small_model_dir, tmp_path):
     arguments = [
         sys.executable,

@@ -391,6 +391,7 @@ def test_a_failure_and_a_deadline_are_errors_in_a_stream_too(start, title):
         assert contents(ask(client, "丁七")) == ["丁七"]
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_closed_is_given_up(start, title):
     fake = Fake(title)
     running = start(lambda: fake)

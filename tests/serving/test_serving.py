@@ -837,6 +837,7 @@ def test_a_killed_process_is_started_again_and_metrics_are_of_all(script, export
             os.kill(worker, 0)
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_load_its_model_harms_no_other(script, exported_dir, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("一丁\n", encoding="utf-8")

@@ -135,6 +135,7 @@ def test_the_model_directory_is_what_stock_bert4keras_loads(whole_run):
     )
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_the_model_directory(whole_run, tmp_path, capsys):
     flags = ["--epochs", "1", "--max_source_length", "32", "--max_eval_samples", "2"]
     assert finetune.main(["--model_dir", str(whole_run), "--output_dir", str(tmp_path), *flags]) == 0
@@ -177,6 +178,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole_run, model_dir
     assert_equal_weights(weights_of(tmp_path), weights_of(whole_run))
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_its_state_and_its_weights_goes_on(whole_run, model_dir, pair_file, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
@@ -192,6 +194,7 @@ def test_a_run_killed_between_its_state_and_its_weights_goes_on(whole_run, model
     assert_equal_weights(weights_of(tmp_path), weights_of(whole_run))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(whole_run, model_dir, pair_file, tmp_path, capsys):
     shutil.copytree(whole_run, tmp_path, dirs_exist_ok=True)
     state = tmp_path / "training_state"
@@ -280,6 +283,7 @@ def test_a_run_may_start_from_weights_or_leave_them(whole_run, pair_file, tmp_pa
     assert np.abs(weights_of(tmp_path / "from_scratch")["shared/embedding"] - expected["shared/embedding"]).max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_the_rows_of_mt5(tmp_path):
     """With a rate of almost nothing: each word has the row of its piece, or the mean of those of its pieces."""
     sentencepiece = pytest.importorskip("sentencepiece")

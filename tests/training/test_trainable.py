@@ -151,6 +151,7 @@ assert far.mean() < 1e-3, far.mean()
 """
 
 
+@pytest.mark.slow
 def test_a_head_stays_tied_on_every_device():
     """Two devices take the steps of one."""
     script = MIRRORED.format(root=str(ROOT), tests=str(ROOT / "tests" / "training"))
@@ -158,6 +159,7 @@ def test_a_head_stays_tied_on_every_device():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_titles_of_a_tied_model_are_the_same_wherever_it_runs(tmp_path):
     """Trained, saved with one matrix, loaded, exported: the reference, the Keras engine and ONNX Runtime."""
     t5, config = make_t5(tied=True), TrainingConfig()

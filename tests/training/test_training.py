@@ -515,7 +515,8 @@ def one_built_step(model_dir, **options):
     return one_step(pairs, [batch_of(pairs, range(6))], t5=t5, seed=3, dropout_rate=0.1, xla=config.xla)
 
 
-@pytest.mark.parametrize("mixed_precision", ["no", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mixed_precision", ["no", "bfloat16"])
 def test_activations_computed_twice_give_the_same_step(mixed_precision, small_model_dir):
     plain = one_built_step(small_model_dir, mixed_precision=mixed_precision)
     again = one_built_step(small_model_dir, mixed_precision=mixed_precision, gradient_checkpointing=True)
