@@ -38,6 +38,14 @@ def public_data() -> Path | None:
     return Path(folder) if folder else None
 
 
+def require_public_data() -> Path:
+    """Return the folder of public data sets. Raises OptionError if T5_PEGASUS_DATA names none."""
+    folder = public_data()
+    if folder is None:
+        raise OptionError("T5_PEGASUS_DATA must name the folder of public data, got none")
+    return folder
+
+
 def median_seconds(contestants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Return the median wall time of calling each, in seconds.
 

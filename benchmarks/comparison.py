@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from tables import replace_section
+from tables import update_pages
 
 from t5_pegasus import cli
 from t5_pegasus.commands import compare
@@ -66,18 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = json.loads(RESULTS.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {RESULTS}: {error}") from error
-    stale = []
-    for name, words in WORDS.items():
-        path = ROOT / name
-        old = path.read_text(encoding="utf-8")
-        new = replace_section(old, section(result, words), name, (BEGIN, END))
-        if new != old:
-            stale.append(name)
-            if not flags.check:
-                with atomic_text(path) as file:
-                    file.write(new)
-    print(f"{'not up to date' if flags.check else 'written'}: {', '.join(stale)}" if stale else "up to date")
-    return 1 if stale and flags.check else 0
+    return update_pages({name: section(result, words) for name, words in WORDS.items()}, flags.check, (BEGIN, END))
 
 
 def run(test_file: Path, report: Path, port: int) -> None:

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import make_parser, public_data, report
+from common import make_parser, report, require_public_data
 from tiny_pairs import held_out_sciences
 
 from t5_pegasus import PegasusTokenizer, build_model, cli, read_examples
 from t5_pegasus.decoding.inputs import pad
 from t5_pegasus.decoding.options import DataConfig
-from t5_pegasus.errors import OptionError
 from t5_pegasus.training import open_pairs
 from t5_pegasus.training.loss import head_loss
 from t5_pegasus.training.pairs import PairSource
@@ -93,9 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.pairs is not None:
         result = {path.stem: measure(t5, open_pairs(path, tokenizer, data)) for path in flags.pairs}
     else:
-        folder = public_data()
-        if folder is None:
-            raise OptionError("T5_PEGASUS_DATA must name the folder of public data, got none")
+        folder = require_public_data()
         result = {name: copied(t5, tokenizer, SETS[name](folder, tokenizer, data)) for name in flags.sets or SETS}
     for name, found in result.items():
         print(name, found)

@@ -5,7 +5,7 @@ python benchmarks/tables.py --check    # exit code 1 if a page is not up to date
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DataError(f"cannot read {flags.results}: {error}") from error
     if "summary" not in result:
         raise DataError(f"{flags.results} has no summary: run benchmarks/decoding.py to its end")
+    return update_pages({name: tables(result, words) for name, words in WORDS.items()}, flags.check)
+
+
+def update_pages(sections: Mapping[str, str], check: bool, markers: tuple[str, str] = (BEGIN, END)) -> int:
+    """Write the section of each page, by its path in the repository, or with `check` only look; return the exit code.
+
+    Raises DataError if a page lacks a marker.
+    """
     stale = []
-    for name, words in WORDS.items():
+    for name, section in sections.items():
         path = ROOT / name
         old = path.read_text(encoding="utf-8")
-        new = replace_section(old, tables(result, words), name)
+        new = replace_section(old, section, name, markers)
         if new != old:
             stale.append(name)
-            if not flags.check:
+            if not check:
                 with atomic_text(path) as file:
                     file.write(new)
-    print(f"{'not up to date' if flags.check else 'written'}: {', '.join(stale)}" if stale else "up to date")
-    return 1 if stale and flags.check else 0
+    print(f"{'not up to date' if check else 'written'}: {', '.join(stale)}" if stale else "up to date")
+    return 1 if stale and check else 0
 
 
 def replace_section(text: str, section: str, name: str, markers: tuple[str, str] = (BEGIN, END)) -> str:

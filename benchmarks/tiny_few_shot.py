@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import make_parser, public_data, report
+from common import make_parser, report, require_public_data
 
 import finetune
 from t5_pegasus import AutoTitle, cli, read_examples, score
 from t5_pegasus.data.examples import Example
-from t5_pegasus.errors import OptionError, PegasusError
+from t5_pegasus.errors import PegasusError
 from t5_pegasus.files import atomic_text
 from t5_pegasus.locations import TINY_MODEL_DIR
 
@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(EPOCHS), choices=tuple(EPOCHS), help="pairs")
     parser.add_argument("--draws", type=int, default=3, help="draws of each size")
     flags = parser.parse_args(argv)
-    folder = public_data()
-    if folder is None:
-        raise OptionError("T5_PEGASUS_DATA must name the folder of public data, got none")
+    folder = require_public_data()
     train, dev, test = (list(read_examples(folder / "csl" / f"{part}.tsv")) for part in ("train", "dev", "test"))
     result: dict[str, Any] = {"benchmark": "tiny_few_shot", "draws": {}}
     if flags.output and Path(flags.output).exists():

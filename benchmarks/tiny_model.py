@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import make_parser, public_data, report
+from common import make_parser, report, require_public_data
 from tiny_pairs import held_out_sciences, lctt_articles
 
 from t5_pegasus import AutoTitle, cli, read_examples
 from t5_pegasus.data.examples import Example
 from t5_pegasus.engines.exported import SHIPPED, file_hash
-from t5_pegasus.errors import DataError, OptionError
+from t5_pegasus.errors import DataError
 from t5_pegasus.files import atomic_folder, atomic_path, atomic_text
 from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR, Weights
 from t5_pegasus.metrics import score_each
@@ -73,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.ship is not None:
         ship(flags.ship)
         return 0
-    folder = public_data()
-    if folder is None:
-        raise OptionError("T5_PEGASUS_DATA must name the folder of public data, got none")
+    folder = require_public_data()
     title = AutoTitle.load(flags.model_dir, flags.weights or Weights.PRETRAINED, flags.engine)
     options = json.loads(flags.options)
     sets = {name: measure(title, SETS[name](folder), options) for name in flags.sets}

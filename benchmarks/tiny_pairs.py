@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from common import make_parser, public_data, report
+from common import make_parser, report, require_public_data
 
 from t5_pegasus import PegasusTokenizer, cli, read_examples
 from t5_pegasus.data.examples import Example
@@ -91,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocab_file", default=TINY_MODEL_DIR / "vocab.txt", help="vocabulary of the model")
     parser.add_argument("--output_file", required=True, help="folder of shards to write")
     flags = parser.parse_args(argv)
-    folder = public_data()
-    if folder is None:
-        raise OptionError("T5_PEGASUS_DATA must name the folder of public data, got none")
+    folder = require_public_data()
     if flags.num_pairs < 1:
         raise OptionError(f"num_pairs must be at least 1, got {flags.num_pairs}")
     tokenizer = PegasusTokenizer(flags.vocab_file)

@@ -67,15 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.predictions is None:
         from ..title import AutoTitle, rerank_answers  # late, since scoring alone needs none of it
 
-        title = AutoTitle.load(
-            model_dir,
-            load.weights,
-            load.engine,
-            load.user_dict,
-            load.run_dir,
-            load.adapter,
-            load.ignore_base_hash,
-        )
+        title = AutoTitle.load(*load.arguments(model_dir))
         contents = [example.content for example in examples]
         answers = rerank_answers(title.iterate(contents, generation, data, progress=True), reranking, generation)
         predictions = [answer.titles[0].text for answer in answers]

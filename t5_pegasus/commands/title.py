@@ -55,15 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ..title import AutoTitle, rerank_answers  # late, so that a wrong flag or file is reported at once
 
-    title = AutoTitle.load(
-        model_dir,
-        load.weights,
-        load.engine,
-        load.user_dict,
-        load.run_dir,
-        load.adapter,
-        load.ignore_base_hash,
-    )
+    title = AutoTitle.load(*load.arguments(model_dir))
     output_format = flags.output_format or ("jsonl" if file_suffix(flags.output_file or "") == ".jsonl" else "text")
     # A bar is for many texts, and would run through titles that are printed on the same terminal.
     progress = len(rows) > 1 and (flags.output_file is not None or not sys.stdout.isatty())

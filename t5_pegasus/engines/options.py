@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ..config import GENERATION_FILE, check_choices, option
 from ..locations import FINE_TUNED, PRETRAINED
@@ -33,6 +34,13 @@ class LoadConfig:
     def __post_init__(self) -> None:
         """Raise OptionError for an engine that there is not."""
         check_choices(self)
+
+    def arguments(self, model_dir: str | Path) -> tuple[Any, ...]:
+        """Return the arguments of `AutoTitle.load`, in its order, for the model directory that was chosen."""
+        return (
+            *(model_dir, self.weights, self.engine, self.user_dict, self.run_dir),
+            *(self.adapter, self.ignore_base_hash),
+        )
 
     def files(self, model_dir: str | Path) -> dict[str, str | list[Path] | None]:
         """Return what loading a model directory reads, by the names of options: none of it may be an output."""

@@ -67,16 +67,7 @@ class Ours(LocalSystem):
         from ..title import AutoTitle, rerank_answers  # late: comparing files and rules needs no model
 
         if self._title is None:
-            load = self._load
-            self._title = AutoTitle.load(
-                self._model_dir,
-                load.weights,
-                load.engine,
-                load.user_dict,
-                load.run_dir,
-                load.adapter,
-                load.ignore_base_hash,
-            )
+            self._title = AutoTitle.load(*self._load.arguments(self._model_dir))
         answers = self._title.iterate([text.content for text in texts], self._generation, self._data)
         kept = rerank_answers(answers, self._reranking, self._generation)
         return [Written(answer.titles[0].text) for answer in kept]
