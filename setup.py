@@ -11,6 +11,8 @@ setup(
     packages=[*find_packages(include=["t5_pegasus*"]), f"t5_pegasus.{MODEL}"],
     package_dir={f"t5_pegasus.{MODEL}": MODEL},
     package_data={
+        "t5_pegasus.data": ["page/*"],
+        "t5_pegasus.pages": ["*.css"],
         "t5_pegasus.serving": ["page/*"],
         "t5_pegasus.systems": ["page/*", "prompts/*"],
         f"t5_pegasus.{MODEL}": ["*.json", "*.md", "*.safetensors", "*.txt", "exported/*"],

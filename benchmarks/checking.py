@@ -76,8 +76,9 @@ def write_rows(path: Path, rows: int) -> None:
 
 
 def measure(path: Path) -> dict[str, float]:
-    """Return the largest resident set in kilobytes and the seconds of a check with --write."""
-    command = [sys.executable, "-c", _MEASURED, str(path), "--write", str(path.with_name("clean.tsv"))]
+    """Return the largest resident set in kilobytes and the seconds of a check with --write and --page."""
+    outputs = ["--write", str(path.with_name("clean.tsv")), "--page", str(path.with_name("page.html"))]
+    command = [sys.executable, "-c", _MEASURED, str(path), *outputs]
     start = time.perf_counter()
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     peak = re.search(r"^VmHWM:\s+(\d+) kB$", ran.stdout, re.MULTILINE)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from .data.checking import Change, CheckConfig, FileReport, check_files
 from .data.pair_formats import FORMATS, choose_format, targets, write_pairs
 from .decoding.options import DataConfig
 from .errors import OptionError
-from .files import atomic_text, check_apart, check_target
+from .files import atomic_text, check_apart, check_target, to_json
 from .locations import choose_model_dir
 from .text.tokenizer import PegasusTokenizer
 
@@ -34,6 +33,7 @@ def make_parser(files: str = "+") -> argparse.ArgumentParser:
     parser.add_argument("--write", help="file for the first file's pairs that are kept; why not, in .changes.tsv")
     parser.add_argument("--format", choices=FORMATS, help="of the pairs written; by the file's name if not given")
     parser.add_argument("--report", help="file for the report as JSON")
+    parser.add_argument("--page", help="file for the report as a page with plots, .html")
     parser.add_argument("--model_dir", help="model whose vocabulary counts; the base or the shipped one if not given")
     parser.add_argument("--user_dict", help="jieba user dictionary of the model")
     cli.add_flags(parser, DataConfig, only=("text_column", "summary_column", "max_source_length", "max_target_length"))
@@ -54,13 +54,18 @@ def run(flags: argparse.Namespace) -> int:
     if flags.format is not None and flags.write is None:
         raise OptionError(f"--format needs --write, got {flags.format} alone")
     chosen = choose_format(flags.write, flags.format) if flags.write is not None else None
-    outputs = [flags.report]
+    outputs = [flags.report, flags.page]
     if chosen is not None:
         outputs += [_changes_path(flags.write), *targets(flags.write, chosen).values()]
     for output in filter(None, outputs):
         check_target(output)
         for path in flags.files:
             check_apart("the file to write", output, **{"file to check": path})
+    if flags.page is not None:
+        try:
+            from .data.check_page import to_page  # late: matplotlib takes a while, and is needed for plots only
+        except ModuleNotFoundError as error:
+            raise OptionError(f"--page needs {error.name}: `pip install '.[compare]'`") from error
     tokenizer = PegasusTokenizer(choose_model_dir(flags.model_dir) / "vocab.txt", flags.user_dict)
 
     def check(on_change: Callable[[Change], None] | None = None) -> list[FileReport]:
@@ -93,7 +98,10 @@ def run(flags: argparse.Namespace) -> int:
         print(f"{names}: {counts}; {_changes_path(flags.write)} says why")
     if flags.report is not None:
         with atomic_text(flags.report) as file:
-            json.dump(to_dict(reports, limits), file, ensure_ascii=False, indent=1)
+            file.write(to_json(to_dict(reports, limits), indent=1) + "\n")
+    if flags.page is not None:
+        with atomic_text(flags.page) as file:
+            file.write(to_page(reports, limits))
     return _SERIOUS if any(report.serious for report in reports) else 0
 
 

@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import json
+import math
 import os
 import shlex
 import shutil
@@ -124,17 +125,39 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def to_json(value: Any) -> str:
-    """Return a value as one line of JSON that any reader takes, in UTF-8 as far as that can spell it.
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON that any reader takes, in UTF-8 as far as that can spell it; one line without an indent.
 
-    Raises ValueError for infinity and NaN, which JSON does not have.
+    Raises ValueError for infinity and NaN, which JSON does not have: `finite` leaves them out.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which another JSON text had spelt as \ud800
-        return json.dumps(value, allow_nan=False)
+        return json.dumps(value, allow_nan=False, indent=indent)
     return text
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an object for JSON in which None stands for each infinity and NaN.
+
+    If there is any, "impossible" says which number it was, by the names and indices that lead to it. The object itself
+    is left as it is.
+    """
+    impossible: dict[str, str] = {}
+
+    def without(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {name: without(each, f"{path}.{name}" if path else str(name)) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [without(each, f"{path}[{index}]") for index, each in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            impossible[path] = f"{value} is no number of JSON"
+            return None
+        return value
+
+    found = {name: without(each, str(name)) for name, each in values.items()}
+    return {**found, "impossible": impossible} if impossible else found
 
 
 def check_target(path: str | Path) -> None:

@@ -1,6 +1,7 @@
 """`python -m t5_pegasus.check`: its files, its exit code, and what users have wrong."""
 
 import json
+import sys
 
 import pytest
 
@@ -72,6 +73,7 @@ def test_the_command_checks_files_and_without_them_the_installation(train, capsy
         (["TRAIN", "--format", "openai"], OptionError, "--format needs --write, got openai alone"),
         (["TRAIN", "--write", "TRAIN"], OptionError, "the file to write must not be the file to check"),
         (["TRAIN", "--report", "TRAIN"], OptionError, "the file to write must not be the file to check"),
+        (["TRAIN", "--page", "TRAIN"], OptionError, "the file to write must not be the file to check"),
         (["TRAIN", "--write", "a.xlsx"], OptionError, "must end in .jsonl or .tsv, got a.xlsx"),
         (["TRAIN", "--summary_column", "题目"], DataError, "needs columns .*题目"),
         (["TRAIN", "--leak_overlap", "0"], OptionError, "leak_overlap must be"),
@@ -82,6 +84,12 @@ def test_what_users_have_wrong_is_one_line(train, tmp_path, monkeypatch, flags, 
     with pytest.raises(error, match=says):
         check.main([each.replace("TRAIN", str(train)) for each in flags])
     assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
+
+
+def test_without_matplotlib_a_page_is_refused_before_the_work(train, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "t5_pegasus.data.check_page", None)
+    with pytest.raises(OptionError, match=r"--page needs .*: `pip install '.\[compare\]'`"):
+        check.main([str(train), "--page", str(tmp_path / "page.html")])
 
 
 def test_a_file_without_rows_is_refused_and_nothing_is_written(tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 import os
 import resource
 import signal
@@ -20,8 +21,10 @@ from t5_pegasus.files import (
     check_apart,
     check_new_folder,
     file_suffix,
+    finite,
     only_writer,
     open_text,
+    to_json,
 )
 from t5_pegasus.locations import ROOT
 from t5_pegasus.text.lines import read_lines
@@ -346,3 +349,21 @@ def test_bytes_that_are_no_text_are_not_given_a_name(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a\xff\xff\n")
     with pytest.raises(DataError, match=r"a\.txt:1: not UTF-8, convert the file first$"):
         read_lines(tmp_path / "a.txt")
+
+
+def test_json_has_no_number_that_is_none():
+    for number in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            to_json({"score": number})
+    value = {"a": [1, {"b": float("nan")}, (-float("inf"), 0.5)], "c": float("inf"), "题": "\ud800"}
+    found = finite(value)
+    assert found == {
+        **{"a": [1, {"b": None}, [None, 0.5]], "c": None, "题": "\ud800"},
+        "impossible": {
+            "a[1].b": "nan is no number of JSON",
+            "a[2][0]": "-inf is no number of JSON",
+            "c": "inf is no number of JSON",
+        },
+    }
+    assert json.loads(to_json(found, indent=1)) == found
+    assert finite({"a": [1.5, None, "nan"]}) == {"a": [1.5, None, "nan"]}

@@ -3,7 +3,6 @@
 `--system KIND[:TARGET][?option=value&…]` once for each. The last line of the output is JSON.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from ..data.examples import Example, read_column, read_examples
 from ..data.predictions import read_predictions
 from ..decoding.options import DataConfig
 from ..errors import DataError, OptionError, PegasusError
-from ..files import check_apart, only_writer
+from ..files import check_apart, only_writer, to_json
 from ..locations import DATA_DIR
+from ..metrics.options import ScoringConfig
 from ..systems.options import CompareConfig
 from ..systems.protocol import System, Text
 from ..systems.spec import Spec
@@ -43,11 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="further reference titles, one for each text, .jsonl or .txt; once for each file",
     )
-    cli.add_flags(parser, CompareConfig)
+    cli.add_flags(parser, CompareConfig, ScoringConfig)
     cli.add_flags(parser, DataConfig, only=("text_column", "summary_column"))
     flags = parser.parse_args(argv)
     config = cli.config_from(flags, CompareConfig)
-    specs = parse_specs(flags.system)
+    language = cli.config_from(flags, ScoringConfig).language
+    specs = parse_specs(flags.system, language)
     folder = Path(config.output_dir)
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"output_dir must be a folder, got {folder}")
@@ -71,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with only_writer(folder):
         entries = run_all(specs, flags.system, systems, texts, folder / "titles")
         about = about_data(flags.test_file, texts, flags.more_references)
-        slices = make_slices(texts, groups, config.group_by or "")
-        findings = find(entries, texts, slices, about, config.resamples, config.comparison_seed, more)
+        slices = make_slices(texts, groups, config.group_by or "", language)
+        findings = find(entries, texts, slices, about, config.resamples, config.comparison_seed, more, language)
         write_report(folder, findings, entries, texts, groups)
     print("\n".join(findings.summary["signatures"]))
     print(f"the report is {folder / 'index.html'}")
-    print(json.dumps({row["name"]: row["systems"] for row in findings.summary["scores"]}, ensure_ascii=False))
+    print(to_json({row["name"]: row["systems"] for row in findings.summary["scores"]}))
     return 0
 
 

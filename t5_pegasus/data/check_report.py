@@ -14,7 +14,7 @@ _SHOWN = 5  # sentences and characters that are listed
 
 # What is cut, how it is called in flags, and the limit that is suggested: the share that it keeps, rounded up to a
 # multiple. A cut title is learned without its end; of a content, mostly the beginning counts.
-_LIMITS = (("content", "max_source_length", 0.95, 32), ("title", "max_target_length", 0.99, 8))
+LIMITS = (("content", "max_source_length", 0.95, 32), ("title", "max_target_length", 0.99, 8))
 
 
 def to_text(reports: Sequence[FileReport], limits: dict[str, int]) -> str:
@@ -79,7 +79,7 @@ def _profile(report: FileReport, limits: dict[str, int]) -> Iterator[str]:
     if not profile.lengths["content"]:
         return
     yield ""
-    for name, flag, share, multiple in _LIMITS:
+    for name, flag, share, multiple in LIMITS:
         lengths = profile.lengths[f"{name}_tokens"]
         middle, most = (quantile(lengths, each) for each in (0.5, 1))
         suggested = suggested_limit(lengths, share, multiple)
@@ -93,27 +93,42 @@ def _profile(report: FileReport, limits: dict[str, int]) -> Iterator[str]:
     yield from histogram(profile.copied, unit="%")
     yield "characters: " + ", ".join(f"{name} {share:.1%}" for name, share in profile.scripts().items())
     share = profile.unknown_tokens / max(1, profile.tokens)
-    listed = " ".join(f"{_shown(character)}×{count:,}" for character, count in profile.unknown.most_common(4 * _SHOWN))
+    listed = " ".join(f"{shown(character)}×{count:,}" for character, count in profile.unknown.most_common(4 * _SHOWN))
     yield f"unknown tokens: {share:.3%} of {profile.tokens:,}" + (f", for {listed}" if listed else "")
 
 
-def _shown(character: str) -> str:
+def shown(character: str) -> str:
+    """Return a character, or its code point where it has no shape."""
     return character if character.isprintable() else f"U+{ord(character):04X}"
 
 
 def histogram(counts: Counter[int], unit: str = "") -> Iterator[str]:
     """Yield a line a range of numbers with a bar for how often they occur; what is far out is in the last."""
+    ranges = bins(counts, _BARS)
+    most = max(count for _, _, count in ranges)
+    for first, end, count in ranges:
+        label = f"{first:,}+" if end is None else f"{first:,}" + f"–{end:,}" * (end > first)
+        bar = "█" * round(_WIDTH * count / most) or "▏" * bool(count)
+        yield f"  {label + unit:>14} {bar} {count:,}"
+
+
+def bins(counts: Counter[int], most: int) -> list[tuple[int, int | None, int]]:
+    """Return ranges of numbers of one width, (first, last, how often they occur), about `most` of them.
+
+    What is far out is in the last one, whose own last number is then None.
+    """
     low, high = min(counts), max(quantile(counts, 0.99), min(counts))
-    step = max(1, -(-(high - low + 1) // _BARS))
-    bins: Counter[int] = Counter()
+    step = max(1, -(-(high - low + 1) // most))
+    found: Counter[int] = Counter()
     for number, count in counts.items():
-        bins[min((number - low) // step, (high - low) // step)] += count
-    most, last = max(bins.values()), max(bins)
-    for place in range(last + 1):
-        first, end = low + place * step, low + (place + 1) * step - 1
-        label = f"{first:,}+" if place == last and max(counts) > end else f"{first:,}" + f"–{end:,}" * (end > first)
-        bar = "█" * round(_WIDTH * bins[place] / most) or "▏" * bool(bins[place])
-        yield f"  {label + unit:>14} {bar} {bins[place]:,}"
+        found[min((number - low) // step, (high - low) // step)] += count
+    last = max(found)
+    ends = [low + (place + 1) * step - 1 for place in range(last + 1)]
+    is_open = max(counts) > ends[last]
+    return [
+        (low + place * step, None if is_open and place == last else ends[place], found[place])
+        for place in range(last + 1)
+    ]
 
 
 def _verdict(reports: Sequence[FileReport]) -> Iterator[str]:
@@ -143,16 +158,20 @@ def to_dict(reports: Sequence[FileReport], limits: dict[str, int]) -> list[dict[
 
 
 def _figures(profile: Profile, limits: dict[str, int]) -> dict[str, Any]:
+    """Return the figures of a profile; where no row was read there are none, and why."""
+    if not profile.lengths["content"]:
+        names = ("lengths", "cut", "suggested", "copy_rate", "characters", "tokens", "unknown_tokens")
+        return {**dict.fromkeys((*names, "unknown_characters")), "reason": "no row could be read"}
     quantiles = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
     return {
         "lengths": {
             name: {f"{share:g}": quantile(counts, share) for share in quantiles}
             for name, counts in profile.lengths.items()
         },
-        "cut": {flag: profile.cut(name, limits[flag]) for name, flag, _, _ in _LIMITS},
+        "cut": {flag: profile.cut(name, limits[flag]) for name, flag, _, _ in LIMITS},
         "suggested": {
             flag: suggested_limit(profile.lengths[f"{name}_tokens"], share, multiple)
-            for name, flag, share, multiple in _LIMITS
+            for name, flag, share, multiple in LIMITS
         },
         "copy_rate": profile.copy_rate(),
         "characters": profile.scripts(),

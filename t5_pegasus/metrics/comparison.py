@@ -1,16 +1,17 @@
-"""What a comparison of systems says about each title: a row for each group of scores.
+"""What a comparison of systems says about each title: a row for each language, of groups of scores.
 
 `METRICS` of this room score a title against a reference; these rows also see its text, and several references. The
 scores of a text average to those of a system; of the whole corpus there are `CORPUS_MEASURES`, computed from sums.
 """
 
 import dataclasses
+import importlib.metadata
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from . import bleu, chrf, copying, corpus, invention, rouge
+from . import LANGUAGES, bleu, chrf, copying, corpus, english, invention, rouge, score_names
 from .statistics import Measure, mean_measure
 
 
@@ -40,17 +41,44 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A row of GROUPS: the scores of a case, computed together; `signature` names the settings they depend on."""
+    """Scores of a case that are computed together.
+
+    `signature` names the settings that they depend on, `packages` those whose versions they depend on.
+    """
 
     scores: tuple[Score, ...]
     of_case: Callable[[Case], Mapping[str, float]]
     signature: str
+    packages: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return the signature with the versions of the packages."""
+        return "|".join([self.signature, *(f"{name}:{importlib.metadata.version(name)}" for name in self.packages)])
 
 
-def _rouge(case: Case) -> dict[str, float]:
-    """Return the best of each score over the references."""
-    found = [rouge.rouge(case.title, reference) for reference in case.references]
-    return {name: max(each[name] for each in found) for name in rouge.NAMES}
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A row of COMPARED: what is scored in a language.
+
+    Attributes:
+        groups: of scores.
+        copying: what a title takes from its source; "copied" is the share of it.
+        invented: what a title has that its source has not, by the names of the scores that count it.
+    """
+
+    groups: tuple[Group, ...]
+    copying: Callable[[str, str], Mapping[str, float]]
+    invented: Callable[[str, str], Mapping[str, list[str]]]
+
+
+def _best(of_pair: Callable[[str, str], Mapping[str, float]]) -> Callable[[Case], Mapping[str, float]]:
+    """Return the function of a case that gives the best of each score over the references."""
+
+    def of_case(case: Case) -> dict[str, float]:
+        found = [of_pair(case.title, reference) for reference in case.references]
+        return {name: max(each[name] for each in found) for name in found[0]}
+
+    return of_case
 
 
 def _chrf(case: Case) -> dict[str, float]:
@@ -58,11 +86,16 @@ def _chrf(case: Case) -> dict[str, float]:
     return {"chrf": float(chrf.chrf_of_counts(np.array(counts, np.float64)))}
 
 
-def _length_ratio(case: Case) -> dict[str, float]:
-    """Return the characters of the title over those of the reference that is nearest in length."""
-    length = len(case.title)
-    nearest = min(map(len, case.references), key=lambda each: (abs(each - length), each))
-    return {"length-ratio": length / max(1, nearest)}
+def _length_ratio(language: str) -> Callable[[Case], Mapping[str, float]]:
+    """Return the function of the title's length over that of the reference that is nearest in length."""
+    count = LANGUAGES[language].count
+
+    def of_case(case: Case) -> dict[str, float]:
+        length = count(case.title)
+        nearest = min(map(count, case.references), key=lambda each: (abs(each - length), each))
+        return {"length-ratio": length / max(1, nearest)}
+
+    return of_case
 
 
 def _exact(case: Case) -> dict[str, float]:
@@ -75,42 +108,88 @@ def _comparable(text: str) -> str:
 
 _BETTER = 1
 _WORSE = -1
-GROUPS = (
-    Group(tuple(Score(name, better=_BETTER) for name in rouge.NAMES), _rouge, f"{rouge.SIGNATURE}|refs:best"),
-    Group(
-        (Score("bleu", better=_BETTER),),
-        lambda case: bleu.bleu_of_several(case.title, case.references),
-        f"{bleu.SIGNATURE}|refs:all",
-    ),
+_BLEU = (Score("bleu", better=_BETTER),)
+_REPETITION = (Score("repetition", better=_WORSE),)
+_LENGTH_RATIO = (Score("length-ratio", is_share=False),)
+_COPYING = (
+    *(Score(f"novel-{order}") for order in copying.NOVEL_ORDERS),
+    Score("copied"),
+    Score("longest-copy", is_share=False),
+)
+_CHRF_AND_EXACT = (
     Group((Score("chrf", better=_BETTER),), _chrf, chrf.SIGNATURE),
     Group((Score("exact", better=_BETTER),), _exact, "exact|nfkc|lower|space:no|refs:any"),
-    Group((Score("length-ratio", is_share=False),), _length_ratio, "length-ratio|chars|refs:nearest"),
-    Group(
-        (
-            *(Score(f"novel-{order}") for order in copying.NOVEL_ORDERS),
-            Score("copied"),
-            Score("longest-copy", is_share=False),
-        ),
-        lambda case: copying.copying(case.title, case.source),
-        copying.SIGNATURE,
-    ),
-    Group((Score("repetition", better=_WORSE),), lambda case: copying.repetition(case.title), copying.SIGNATURE),
-    Group(
-        tuple(Score(name, is_share=False, better=_WORSE) for name in invention.NAMES),
-        lambda case: invention.count_invented(case.title, case.source),
-        invention.SIGNATURE,
-    ),
 )
-# ROUGE and BLEU of a title without a visible character are 0, as in `metrics.score`.
-_ZERO_IF_EMPTY = ("rouge-1", "rouge-2", "rouge-l", "bleu")
 
 
-def score_case(case: Case) -> dict[str, float]:
-    """Return every score of GROUPS for a title."""
+def _better(names: Iterable[str]) -> tuple[Score, ...]:
+    return tuple(Score(name, better=_BETTER) for name in names)
+
+
+def _invented(names: Iterable[str]) -> tuple[Score, ...]:
+    return tuple(Score(name, is_share=False, better=_WORSE) for name in names)
+
+
+def _counts(found: Mapping[str, list[str]]) -> dict[str, float]:
+    return {name: float(len(each)) for name, each in found.items()}
+
+
+_CHINESE = Compared(
+    (
+        Group(_better(rouge.NAMES), _best(rouge.rouge), f"{rouge.SIGNATURE}|refs:best"),
+        Group(_BLEU, lambda case: bleu.bleu_of_several(case.title, case.references), f"{bleu.SIGNATURE}|refs:all"),
+        *_CHRF_AND_EXACT,
+        Group(_LENGTH_RATIO, _length_ratio("zh"), "length-ratio|chars|refs:nearest"),
+        Group(_COPYING, lambda case: copying.copying(case.title, case.source), copying.SIGNATURE),
+        Group(_REPETITION, lambda case: copying.repetition(case.title), copying.SIGNATURE),
+        Group(
+            _invented(invention.NAMES),
+            lambda case: _counts(invention.invented(case.title, case.source)),
+            invention.SIGNATURE,
+        ),
+    ),
+    copying.copying,
+    invention.invented,
+)
+_ENGLISH = Compared(
+    (
+        Group(
+            _better(english.ROUGE_NAMES),
+            _best(english.rouge),
+            f"{english.ROUGE_SIGNATURE}|refs:best",
+            english.ROUGE_PACKAGES,
+        ),
+        Group(
+            _BLEU,
+            lambda case: english.bleu_of_several(case.title, case.references),
+            f"{english.BLEU_SIGNATURE}|refs:all",
+            english.BLEU_PACKAGES,
+        ),
+        *_CHRF_AND_EXACT,
+        Group(_LENGTH_RATIO, _length_ratio("en"), "length-ratio|words|refs:nearest"),
+        Group(_COPYING, lambda case: copying.copying_of_words(case.title, case.source), copying.WORD_SIGNATURE),
+        Group(_REPETITION, lambda case: copying.repetition_of_words(case.title), copying.WORD_SIGNATURE),
+        Group(
+            _invented(invention.ENGLISH_NAMES),
+            lambda case: _counts(invention.invented_in_english(case.title, case.source)),
+            invention.ENGLISH_SIGNATURE,
+        ),
+    ),
+    copying.copying_of_words,
+    invention.invented_in_english,
+)
+COMPARED = {"zh": _CHINESE, "en": _ENGLISH}
+
+
+def score_case(case: Case, language: str = "zh") -> dict[str, float]:
+    """Return every score of a language's groups for a title.
+
+    ROUGE and BLEU of a title without a visible character are 0, as in `metrics.score`.
+    """
     scores: dict[str, float] = {}
-    for group in GROUPS:
+    for group in COMPARED[language].groups:
         scores |= group.of_case(case)
-    return scores if case.title.strip() else {**scores, **dict.fromkeys(_ZERO_IF_EMPTY, 0.0)}
+    return scores if case.title.strip() else {**scores, **dict.fromkeys(score_names(language), 0.0)}
 
 
 def text_measures(scores: Sequence[Sequence[Mapping[str, float]]]) -> list[Measure]:
@@ -122,15 +201,16 @@ def text_measures(scores: Sequence[Sequence[Mapping[str, float]]]) -> list[Measu
 
 
 def corpus_measures(
-    titles: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+    titles: Sequence[Sequence[str]], references: Sequence[Sequence[str]], language: str = "zh"
 ) -> tuple[list[Measure], list[str]]:
     """Return the measures of whole corpora, and their signatures: sacrebleu's BLEU and chrF, 0 to 1.
 
     Args:
         titles: [systems][texts].
         references: [texts], one or more each.
+        language: a row of LANGUAGES, which has the tokenizer of BLEU.
     """
-    counted = [corpus.bleu_counts(of_system, references) for of_system in titles]
+    counted = [corpus.bleu_counts(of_system, references, LANGUAGES[language].tokenizer) for of_system in titles]
     by_characters = [_chrf_counts(of_system, references) for of_system in titles]
     measures = [
         Measure("corpus-bleu", np.array([counts for counts, _ in counted], np.float64), corpus.bleu_of_counts),

@@ -1,4 +1,4 @@
-"""sacrebleu's corpus BLEU with its Chinese tokenizer, from counts that can be summed over texts, resampled or swapped.
+"""sacrebleu's corpus BLEU, from counts that can be summed over texts, resampled or swapped.
 
 sacrebleu counts each text; the formula is here, for thousands of resamples at once.
 """
@@ -10,7 +10,9 @@ import numpy as np
 _ORDERS = 4
 
 
-def bleu_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[list[int]], str]:
+def bleu_counts(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenizer: str = "zh"
+) -> tuple[list[list[int]], str]:
     """Return for each text what sacrebleu sums, 2 + 2 * 4 numbers, and sacrebleu's signature.
 
     The numbers are the tokens of the hypothesis and of the reference (of several, the one nearest in length), the
@@ -19,10 +21,11 @@ def bleu_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) 
     Args:
         hypotheses: one for each text.
         references: for each text one or more.
+        tokenizer: by its name in sacrebleu.
     """
     from sacrebleu.metrics.bleu import BLEU  # here, since it takes longer to load than hundreds of titles to score
 
-    metric = BLEU(tokenize="zh")
+    metric = BLEU(tokenize=tokenizer)
     counts = []
     for hypothesis, of_text in zip(hypotheses, references, strict=True):
         found = metric.corpus_score([hypothesis], [[reference] for reference in of_text])

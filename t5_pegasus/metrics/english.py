@@ -5,7 +5,7 @@ by sentencex, whose rules come with the package: nothing is downloaded.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ..errors import OptionError
@@ -35,9 +35,22 @@ def rouge(hypothesis: str, reference: str) -> dict[str, float]:
 
 def bleu(hypothesis: str, reference: str) -> dict[str, float]:
     """Return the sentence BLEU of lower-cased words, 0 to 1; words and signs are those of sacrebleu's 13a."""
+    return bleu_of_several(hypothesis, [reference])
+
+
+def bleu_of_several(hypothesis: str, references: Sequence[str]) -> dict[str, float]:
+    """Return the BLEU of one hypothesis against several references, 0 to 1."""
     tokenize = _tokenizer()
-    words, reference_words = (tokenize(text.lower()).split() for text in (hypothesis, reference))
-    return {"bleu": sentence_bleu(words, reference_words)}
+    words, *of_references = (tokenize(text.lower()).split() for text in (hypothesis, *references))
+    return {"bleu": sentence_bleu(words, *of_references)}
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text, each line's by itself, without white space around them.
+
+    Raises OptionError if sentencex is not installed.
+    """
+    return [part.strip() for line in text.splitlines() for part in _segment(line) if part.strip()]
 
 
 @functools.cache
@@ -51,13 +64,16 @@ def _scorer() -> Any:
 
 
 def _one_sentence_a_line(text: str) -> str:
+    return "\n".join(sentence.strip() for sentence in _segment(text))
+
+
+def _segment(text: str) -> list[str]:
     try:
         import sentencex
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     # Half a surrogate pair, which it cannot read, is no word either.
-    sentences = sentencex.segment("en", text.encode(errors="replace").decode())
-    return "\n".join(sentence.strip() for sentence in sentences)
+    return list(sentencex.segment("en", text.encode(errors="replace").decode()))
 
 
 def _missing(error: ModuleNotFoundError) -> OptionError:

@@ -8,8 +8,9 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..metrics.comparison import CORPUS_SCORES, GROUPS, Case, Score, corpus_measures, score_case, text_measures
-from ..metrics.invention import invented
+from ..files import finite
+from ..metrics import LANGUAGES
+from ..metrics.comparison import COMPARED, CORPUS_SCORES, Case, Score, corpus_measures, score_case, text_measures
 from ..metrics.statistics import LEVEL, POWER, Interval, Measure, Tested, compare
 from ..version import __version__
 from .protocol import Text
@@ -21,6 +22,12 @@ MAIN_SCORE = "rouge-l"  # what plots, filters and slices are by
 _DIGITS = 6
 _SLICED = ("rouge-l", "bleu", "chrf", "length-ratio", "copied")
 _SHOWN_DIFFERENCES = 5
+# Why a system has no such number.
+_REASONS = {
+    "seconds_per_text": "its titles were written elsewhere",
+    "peak_bytes": "it has no process here",
+    "cost": "no price is known",
+}
 
 Row = Mapping[str, float]
 
@@ -51,7 +58,7 @@ class Findings:
     """What a comparison has found: the JSON of scores.json, and what is too long for it.
 
     Attributes:
-        summary: for scores.json.
+        summary: for scores.json; a number that is none is null, and why is beside it.
         scores: of each text, [systems][texts], by name.
         inventions: what each title has that its text has not, [systems][texts].
     """
@@ -69,6 +76,7 @@ def find(
     resamples: int = 10_000,
     seed: int = 12345,
     more: Sequence[TextScore] = (),
+    language: str = "zh",
 ) -> Findings:
     """Compare systems.
 
@@ -80,37 +88,45 @@ def find(
         resamples: of each test.
         seed: of the tests.
         more: further scores.
+        language: of the texts, a row of COMPARED.
     """
     references = [text.references for text in texts]
-    scores = [_score(entry.run.titles, texts, more) for entry in entries]
-    of_corpus, signatures = corpus_measures([entry.run.titles for entry in entries], references)
+    scores = [_score(entry.run.titles, texts, more, language) for entry in entries]
+    of_corpus, signatures = corpus_measures([entry.run.titles for entry in entries], references, language)
     measures = [*text_measures(scores), *of_corpus]
-    by_text = [group.signature for group in GROUPS] + [each.signature for each in more]
-    rows = [*(score for group in GROUPS for score in group.scores), *(each.score for each in more), *CORPUS_SCORES]
+    groups = COMPARED[language].groups
+    by_text = [group.describe() for group in groups] + [each.signature for each in more]
+    rows = [*(score for group in groups for score in group.scores), *(each.score for each in more), *CORPUS_SCORES]
     tested = compare(measures, resamples, seed)
-    summary = {
+    summary: dict[str, Any] = {
         "format": FORMAT,
         **about,
         "texts": len(texts),
+        "language": language,
         "settings": {"resamples": resamples, "seed": seed, "level": LEVEL, "power": POWER, "correction": "holm"},
         "signatures": [f"{each}|version:{__version__}" for each in dict.fromkeys(by_text + signatures)],
-        "systems": [_about_system(entry) for entry in entries],
+        "systems": [_about_system(entry, language) for entry in entries],
         "scores": [_about_score(row, tested[row.name], entries) for row in rows],
         "slices": [_about_slice(each, measures, entries) for each in slices],
         "differences": _differences(entries, scores, slices),
     }
     inventions = [
         [
-            list(itertools.chain(*invented(title, text.content).values()))
+            list(itertools.chain(*COMPARED[language].invented(title, text.content).values()))
             for title, text in zip(entry.run.titles, texts, strict=True)
         ]
         for entry in entries
     ]
-    return Findings(summary, scores, inventions)
+    return Findings(finite(summary), scores, inventions)
 
 
-def _score(titles: Sequence[str], texts: Sequence[Text], more: Sequence[TextScore]) -> list[dict[str, float]]:
-    found = [score_case(Case(title, text.references, text.content)) for title, text in zip(titles, texts, strict=True)]
+def _score(
+    titles: Sequence[str], texts: Sequence[Text], more: Sequence[TextScore], language: str
+) -> list[dict[str, float]]:
+    found = [
+        score_case(Case(title, text.references, text.content), language)
+        for title, text in zip(titles, texts, strict=True)
+    ]
     for each in more:
         values = each.of_titles(titles, [text.references for text in texts])
         for row, value in zip(found, values, strict=True):
@@ -118,11 +134,11 @@ def _score(titles: Sequence[str], texts: Sequence[Text], more: Sequence[TextScor
     return [{name: _rounded(value) for name, value in row.items()} for row in found]
 
 
-def _about_system(entry: Entry) -> dict[str, Any]:
+def _about_system(entry: Entry, language: str) -> dict[str, Any]:
     run = entry.run
     written = run.written
-    lengths = [len(each.title) for each in written]
-    return {
+    lengths = [LANGUAGES[language].count(each.title) for each in written]
+    about = {
         "name": entry.name,
         "spec": entry.spec,
         "seconds_per_text": None if run.seconds is None else float(f"{run.seconds:.4g}"),
@@ -134,6 +150,7 @@ def _about_system(entry: Entry) -> dict[str, Any]:
         "output_tokens": sum(each.output_tokens for each in written),
         "cost": None if run.cost is None else _rounded(run.cost),
     }
+    return {**about, "reasons": {name: why for name, why in _REASONS.items() if about[name] is None}}
 
 
 def _about_score(row: Score, tested: Tested, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 
 from ..config import option, require_at_least
+from ..errors import OptionError
 from .extractive import Extract, check_no_target, most_central, sentences_of, textrank_weights
 from .spec import Spec, make_config
 
@@ -52,8 +53,10 @@ class CompressConfig:
 def make_compress(spec: Spec) -> Extract:
     """Return the system that shortens a sentence by rules."""
     check_no_target(spec)
+    if spec.language != "zh":
+        raise OptionError(f"compress has rules for Chinese only: leave it out of --language {spec.language}")
     config = make_config(CompressConfig, spec.options)
-    return Extract("compress", config, lambda text: compress(text.content, config.max_length))
+    return Extract(spec, config, lambda text: compress(text.content, config.max_length))
 
 
 def compress(text: str, max_length: int) -> str:

@@ -1,6 +1,7 @@
 """Titles that are a part of their text: its beginning, its most central sentence, or the best that there is.
 
-Words are jieba's, as the tokenizer has them, of two characters and more: single ones are mostly function words.
+Words are jieba's, as the tokenizer has them, of two characters and more: single ones are mostly function words. Those
+of English are runs of letters, its sentences sentencex's.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..config import check_choices, option, require, require_at_least
+from ..metrics import copying, english
 from ..metrics.rouge import rouge
 from ..text.segmentation import load_cut
 from ..text.sentences import split_sentences
@@ -22,6 +24,7 @@ from .spec import Spec, make_config
 
 _DAMPING = 0.85  # of PageRank, in both papers
 _CLAUSE_ENDS = re.compile("[，。；：！？,;:!?]+")
+_ENGLISH_CLAUSE_ENDS = re.compile(r"[,;:]+(?=\s|$)")
 _STOPS = " \t\r\n\u3000。．！？；.!?;，,：:"
 
 
@@ -39,7 +42,30 @@ def _filled(parts: Sequence[str]) -> list[str]:
     return [stripped for part in parts if (stripped := part.strip(_STOPS))]
 
 
-UNITS: dict[str, Callable[[str], list[str]]] = {"sentence": sentences_of, "clause": clauses_of}
+def english_clauses_of(text: str) -> list[str]:
+    """Return what stands between the commas, semicolons and colons of English sentences, without their stops."""
+    clauses = (part for sentence in english.sentences(text) for part in _ENGLISH_CLAUSE_ENDS.split(sentence))
+    return [stripped for clause in clauses if (stripped := clause.strip(_STOPS))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A row of LANGUAGES: how texts are divided, and what parts are compared by.
+
+    Attributes:
+        units: functions that divide a text, by the names that options have for them.
+        comma: what stands between clauses.
+        words: of a text, for TextRank and LexRank.
+        rouge: of a part and a reference.
+    """
+
+    units: dict[str, Callable[[str], list[str]]]
+    comma: str
+    words: Callable[[str], list[str]]
+    rouge: Callable[[str, str], dict[str, float]]
+
+
+UNITS = ("sentence", "clause")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +100,12 @@ def _cut() -> Callable[[str], Any]:
 def words_of(text: str) -> list[str]:
     """Return the words of two characters and more of a text, lower-cased."""
     return [word for word in _cut()(text.lower()) if len(word) > 1 and word.isalnum()]
+
+
+LANGUAGES = {
+    "zh": Parts({"sentence": sentences_of, "clause": clauses_of}, "，", words_of, rouge),
+    "en": Parts({"sentence": english.sentences, "clause": english_clauses_of}, ", ", copying.words, english.rouge),
+}
 
 
 def central(weights: np.ndarray) -> np.ndarray:
@@ -124,29 +156,38 @@ def lexrank_weights(sentences: Sequence[Sequence[str]]) -> np.ndarray:
     return np.asarray(weights)
 
 
-def most_central(parts: Sequence[str], weights_of: Callable[[Sequence[Sequence[str]]], np.ndarray]) -> str:
+def most_central(
+    parts: Sequence[str],
+    weights_of: Callable[[Sequence[Sequence[str]]], np.ndarray],
+    words: Callable[[str], list[str]] = words_of,
+) -> str:
     """Return the part of the highest PageRank, the first of equals; "" if there is none."""
     if len(parts) < 2:
         return "".join(parts)
-    ranks = central(weights_of([words_of(part) for part in parts]))
+    ranks = central(weights_of([words(part) for part in parts]))
     return parts[int(np.argmax(np.round(ranks, 12)))]
 
 
-def best_by_rouge(parts: Sequence[str], references: Sequence[str]) -> str:
-    """Return the part whose ROUGE-1, 2 and L have the highest mean, by its best reference; the first of equals."""
-    scores = [max(sum(rouge(part, each).values()) for each in references) for part in parts]
+def best_by_rouge(
+    parts: Sequence[str],
+    references: Sequence[str],
+    rouge_of: Callable[[str, str], dict[str, float]] = rouge,
+) -> str:
+    """Return the part whose scores of ROUGE have the highest mean, by its best reference; the first of equals."""
+    scores = [max(sum(rouge_of(part, each).values()) for each in references) for part in parts]
     return parts[scores.index(max(scores))] if parts else ""
 
 
 class Extract(LocalSystem):
     """A system that is a function of a text; its titles depend on the function's options and this package's version."""
 
-    def __init__(self, kind: str, options: object, choose: Callable[[Text], str]) -> None:
-        self._kind, self._options, self._choose = kind, options, choose
+    def __init__(self, spec: Spec, options: object, choose: Callable[[Text], str]) -> None:
+        self._spec, self._options, self._choose = spec, options, choose
 
     def identity(self) -> dict[str, Any]:
-        """Return the kind and its options."""
-        return {"kind": self._kind, "options": dataclasses.asdict(self._options)}  # type: ignore[call-overload]
+        """Return the kind, its options and the language."""
+        options = dataclasses.asdict(self._options)  # type: ignore[call-overload]
+        return {"kind": self._spec.kind, "options": options, "language": self._spec.language}
 
     def write(self, texts: Sequence[Text], start: int) -> list[Written]:
         """Return a title for each text."""
@@ -158,29 +199,35 @@ def make_lead(spec: Spec) -> Extract:
     check_no_target(spec)
     config = make_config(LeadConfig, spec.options)
     if config.unit == "characters":
-        return Extract("lead", config, lambda text: text.content.strip()[: config.n])
-    return Extract("lead", config, lambda text: "，".join(UNITS[config.unit](text.content)[: config.n]))
+        return Extract(spec, config, lambda text: text.content.strip()[: config.n])
+    parts = LANGUAGES[spec.language]
+    between = parts.comma if config.unit == "clause" or spec.language == "zh" else " "
+    return Extract(spec, config, lambda text: between.join(parts.units[config.unit](text.content)[: config.n]))
 
 
 def make_textrank(spec: Spec) -> Extract:
     """Return TextRank."""
-    check_no_target(spec)
-    config = make_config(ExtractConfig, spec.options)
-    return Extract("textrank", config, lambda text: most_central(UNITS[config.unit](text.content), textrank_weights))
+    return _make_central(spec, textrank_weights)
 
 
 def make_lexrank(spec: Spec) -> Extract:
     """Return LexRank."""
+    return _make_central(spec, lexrank_weights)
+
+
+def _make_central(spec: Spec, weights_of: Callable[[Sequence[Sequence[str]]], np.ndarray]) -> Extract:
     check_no_target(spec)
-    config = make_config(ExtractConfig, spec.options)
-    return Extract("lexrank", config, lambda text: most_central(UNITS[config.unit](text.content), lexrank_weights))
+    config, parts = make_config(ExtractConfig, spec.options), LANGUAGES[spec.language]
+    divide = parts.units[config.unit]
+    return Extract(spec, config, lambda text: most_central(divide(text.content), weights_of, parts.words))
 
 
 def make_oracle(spec: Spec) -> Extract:
     """Return the oracle, which knows the references: no choice of one part scores higher."""
     check_no_target(spec)
-    config = make_config(ExtractConfig, spec.options)
-    return Extract("oracle", config, lambda text: best_by_rouge(UNITS[config.unit](text.content), text.references))
+    config, parts = make_config(ExtractConfig, spec.options), LANGUAGES[spec.language]
+    divide = parts.units[config.unit]
+    return Extract(spec, config, lambda text: best_by_rouge(divide(text.content), text.references, parts.rouge))
 
 
 def check_no_target(spec: Spec) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import option, require, require_at_least, require_positive
+from ..config import option, require, require_at_least, require_finite, require_positive
 from ..data.examples import read_examples
 from ..errors import DataError, OptionError, PegasusError
 from ..files import READ_ERRORS, open_text, read_error
@@ -20,6 +20,7 @@ from .protocol import LocalSystem, Text, Written
 from .spec import Spec, make_config
 
 PROMPTS_DIR = Path(__file__).resolve().parent / "prompts"
+_PROMPTS = {"zh": "zh", "en": "english"}  # the template of a language
 _MOST_TRIES = 20
 _REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
@@ -33,8 +34,10 @@ def prompt_names() -> list[str]:
 class ChatConfig:
     """The options of `openai`. Prices are for a million tokens."""
 
-    prompt: str = option("zh", "a template of systems/prompts/ by its name, or a .txt file with {text} in it")
-    length: int = option(20, "the {length} of the template: characters asked for")
+    prompt: str | None = option(
+        None, "a template of systems/prompts/ by its name, or a .txt file with {text} in it; that of the language"
+    )
+    length: int = option(20, "the {length} of the template: characters or words asked for")
     examples: str | None = option(None, "pairs to show before each text")
     shots: int = option(3, "how many of the examples are shown, the first ones")
     temperature: float = option(0.0, "0 is the likeliest title")
@@ -51,6 +54,7 @@ class ChatConfig:
         require_at_least(self, 1, "length", "shots", "max_tokens", "concurrency", "tries")
         require(self.tries <= _MOST_TRIES, f"tries must be at most {_MOST_TRIES}", self.tries)
         require_at_least(self, 0, "temperature", "input_price", "output_price")
+        require_finite(self, "temperature", "input_price", "output_price")
         require_positive(self, "timeout")
         require(
             (self.input_price is None) == (self.output_price is None),
@@ -69,7 +73,7 @@ class OpenAIChat(LocalSystem):
             raise OptionError("openai needs a model: openai:MODEL?prompt=zh")
         self._model = spec.target
         self._config = config = make_config(ChatConfig, spec.options)
-        self._template = read_template(config.prompt)
+        self._template = read_template(config.prompt or _PROMPTS[spec.language])
         self._examples: list[dict[str, str]] = []
         if config.examples is not None:
             pairs = list(read_examples(config.examples))
@@ -138,9 +142,9 @@ class OpenAIChat(LocalSystem):
 
 
 def clean_title(text: str) -> str:
-    """Return an answer as a title: one line, without quotation marks around it and 标题： before it."""
+    """Return an answer as a title: one line, without quotation marks around it and 标题： or Title: before it."""
     title = " ".join(text.split())
-    title = re.sub(r"^(?:标题|总结|摘要)\s*[:：]\s*", "", title)
+    title = re.sub(r"^(?:标题|总结|摘要|title|summary)\s*[:：]\s*", "", title, flags=re.IGNORECASE)
     match = re.fullmatch(r"[“\"「『《](?P<inner>[^“”\"「」『』《》]*)[”\"」』》]", title)
     return match["inner"] if match else title
 

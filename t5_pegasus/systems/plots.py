@@ -1,38 +1,18 @@
 """The plots of a report, as SVG that takes its colours from the page. The same findings give the same bytes."""
 
-import io
-import re
-import warnings
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("svg")
-
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from ..metrics import LANGUAGES
+from ..pages import svg
+from ..pages.svg import COLORS, INK, LINE
 from .comparison import MAIN_SCORE, Entry, Findings
 from .protocol import Text
 
-# Stand-ins, replaced by what the page's theme says.
-_INK, _LINE = "#010203", "#040506"
-_THEMED = {_INK: "currentColor", _LINE: "var(--line)"}
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: searchable, and in the reader's own fonts
-    "svg.hashsalt": "t5-pegasus",  # else ids are drawn at random
-    "font.size": 10,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    **dict.fromkeys(("axes.edgecolor", "grid.color"), _LINE),
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-}
-_COLORS = ("#3b7dd8", "#d2691e", "#2e9e6b", "#a64ac9", "#c8435a", "#8a7a2f", "#2f9fb3", "#7a6ad8", "#b0578d", "#6b7785")
 _BINS = 6
-_LONGEST_NAME = 28
 
 Plot = Callable[[Axes, Findings, Sequence[Entry], Sequence[Text]], None]
 
@@ -42,32 +22,35 @@ def intervals(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: S
     scores = _main_row(findings)["systems"]
     for place, entry in enumerate(reversed(entries)):
         score, low, high = (100 * each for each in scores[entry.name])
-        axes.errorbar(score, place, xerr=[[score - low], [high - score]], fmt="o", color=_INK, capsize=3)
-    axes.set_yticks(range(len(entries)), [_short(entry.name) for entry in reversed(entries)])
+        axes.errorbar(score, place, xerr=[[score - low], [high - score]], fmt="o", color=INK, capsize=3)
+    axes.set_yticks(range(len(entries)), [svg.short(entry.name) for entry in reversed(entries)])
     axes.margins(y=0.15)
 
 
 def by_length(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: Sequence[Text]) -> None:
     """The main score by the length of the text: means of as many texts each."""
-    order = sorted(range(len(texts)), key=lambda text: (len(texts[text].content), text))
+    sizes = [_count(findings)(text.content) for text in texts]
+    order = sorted(range(len(texts)), key=lambda text: (sizes[text], text))
     bins = min(_BINS, len(order))
     parts = [order[len(order) * part // bins : len(order) * (part + 1) // bins] for part in range(bins)]
-    places = [_mean([len(texts[text].content) for text in part]) for part in parts]
+    places = [_mean([sizes[text] for text in part]) for part in parts]
     for entry, scores, color in zip(entries, findings.scores, _colors(entries), strict=True):
         means = [100 * _mean([scores[text][MAIN_SCORE] for text in part]) for part in parts]
-        axes.plot(places, means, "o-", color=color, label=_short(entry.name), markersize=4)
+        axes.plot(places, means, "o-", color=color, label=svg.short(entry.name), markersize=4)
     axes.legend(frameon=False, fontsize=8)
 
 
 def lengths(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: Sequence[Text]) -> None:
-    """How long titles are, in characters; the references are the filled ones."""
-    references = [len(text.references[0]) for text in texts]
-    most = min(max(references + [len(title) for entry in entries for title in entry.run.titles]), 2 * max(references))
+    """How long titles are; the references are the filled ones."""
+    count = _count(findings)
+    references = [count(text.references[0]) for text in texts]
+    written = [[count(title) for title in entry.run.titles] for entry in entries]
+    most = min(max(itertools.chain(references, *written)), 2 * max(references))
     edges = [most * each / 20 for each in range(21)]
-    axes.hist(references, edges, color=_LINE, label="reference")
-    for entry, color in zip(entries, _colors(entries), strict=True):
-        cut = [min(len(title), most) for title in entry.run.titles]
-        axes.hist(cut, edges, histtype="step", color=color, label=_short(entry.name), linewidth=1.4)
+    axes.hist(references, edges, color=LINE, label="reference")
+    for entry, sizes, color in zip(entries, written, _colors(entries), strict=True):
+        cut = [min(size, most) for size in sizes]
+        axes.hist(cut, edges, histtype="step", color=color, label=svg.short(entry.name), linewidth=1.4)
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -76,12 +59,12 @@ def wins(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: Sequen
     pairs = findings.summary["differences"]
     for place, pair in enumerate(reversed(pairs)):
         start = 0
-        for kind, color in (("wins", _COLORS[0]), ("ties", _LINE), ("losses", _COLORS[1])):
+        for kind, color in (("wins", COLORS[0]), ("ties", LINE), ("losses", COLORS[1])):
             axes.barh(place, pair[kind], left=start, color=color, height=0.7)
             if pair[kind] >= len(texts) / 12:
                 axes.text(start + pair[kind] / 2, place, str(pair[kind]), ha="center", va="center", fontsize=8)
             start += pair[kind]
-    names = [f"{_short(pair['first'])} / {_short(pair['second'])}" for pair in reversed(pairs)]
+    names = [f"{svg.short(pair['first'])} / {svg.short(pair['second'])}" for pair in reversed(pairs)]
     axes.set_yticks(range(len(pairs)), names, fontsize=8)
     axes.grid(False)
 
@@ -94,7 +77,7 @@ def speed(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: Seque
             score = 100 * scores[entry.name][0]
             axes.plot(system["seconds_per_text"], score, "o", color=color)
             axes.annotate(
-                *(_short(entry.name), (system["seconds_per_text"], score)),
+                *(svg.short(entry.name), (system["seconds_per_text"], score)),
                 xytext=(6, 4),
                 textcoords="offset points",
                 fontsize=8,
@@ -117,24 +100,7 @@ def draw(name: str, findings: Findings, entries: Sequence[Entry], texts: Sequenc
     """Return a plot of PLOTS as an <svg> element."""
     rows = {"intervals": len(entries), "wins": len(findings.summary["differences"])}.get(name)
     height = 3.4 if rows is None else 0.8 + 0.32 * rows
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # matplotlib looks for Chinese characters in its own font to measure them; the reader's browser has them.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=(6.2, height), layout="constrained")
-        PLOTS[name](figure.add_subplot(), findings, entries, texts)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(file.getvalue(), name)
-
-
-def _for_page(svg: str, name: str) -> str:
-    """Return the <svg> element alone, with the page's colours, and ids that no other plot has."""
-    svg = svg[svg.index("<svg") :]
-    for stand_in, themed in _THEMED.items():
-        svg = svg.replace(stand_in, themed)
-    svg = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', 'role="img" ', svg, count=1).strip()
+    return svg.draw(name, lambda axes: PLOTS[name](axes, findings, entries, texts), height)
 
 
 def _main_row(findings: Findings) -> dict[str, Any]:
@@ -142,14 +108,12 @@ def _main_row(findings: Findings) -> dict[str, Any]:
     return row
 
 
+def _count(findings: Findings) -> Callable[[str], int]:
+    return LANGUAGES[findings.summary["language"]].count
+
+
 def _colors(entries: Sequence[Entry]) -> list[str]:
-    return [_COLORS[number % len(_COLORS)] for number in range(len(entries))]
-
-
-def _short(name: str) -> str:
-    # "$" would begin a formula.
-    name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-    return name.replace("$", r"\$")
+    return [COLORS[number % len(COLORS)] for number in range(len(entries))]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,14 +4,14 @@ The page is a template, a style sheet and a script of this package, put together
 titles and times give the same bytes.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic_text
+from ..files import atomic_text, to_json
+from ..pages.html import embedded, fill
 from .comparison import MAIN_SCORE, Entry, Findings
 from .plots import PLOTS, draw
 from .protocol import Text
@@ -46,7 +46,7 @@ def write_report(
 ) -> None:
     """Write the four files of a report into a folder; each is whole or not there."""
     with atomic_text(folder / JSON) as file:
-        file.write(json.dumps(findings.summary, ensure_ascii=False, indent=1) + "\n")
+        file.write(to_json(findings.summary, indent=1) + "\n")
     with atomic_text(folder / CSV) as file:
         write_csv(file, findings, entries)
     with atomic_text(folder / MARKDOWN) as file:
@@ -59,22 +59,11 @@ def as_html(
     findings: Findings, entries: Sequence[Entry], texts: Sequence[Text], groups: Sequence[str] | None = None
 ) -> str:
     """Return the page. It allows itself no request, and no script but its own."""
-    script = (PAGE_DIR / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "style": (PAGE_DIR / "report.css").read_text(encoding="utf-8"),
         "plots": "\n".join(_figure(name, findings, entries, texts) for name in PLOTS),
-        "data": _embedded(_page_data(findings, entries, texts, groups)),
-        "script": script,
+        "data": embedded(_page_data(findings, entries, texts, groups)),
     }
-    page = (PAGE_DIR / "report.html").read_text(encoding="utf-8")
-    before, *rest = page.split("{{")
-    found = [before]
-    for part in rest:  # in one pass, so that nothing in the data is taken for a place of the template
-        name, _, after = part.partition("}}")
-        found += [parts[name], after]
-    return "".join(found)
+    return fill(PAGE_DIR / "report.html", parts, (PAGE_DIR / "report.js").read_text(encoding="utf-8"))
 
 
 def _figure(name: str, findings: Findings, entries: Sequence[Entry], texts: Sequence[Text]) -> str:
@@ -102,13 +91,3 @@ def _page_data(
             }
         )
     return {"summary": findings.summary, "main": MAIN_SCORE, "scores": _SCORES, "texts": rows}
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    """Return JSON that can stand in a <script>: whatever a text says, it does not end it."""
-    return (
-        json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        .replace("<", "\\u003c")
-        .encode(errors="backslashreplace")
-        .decode()
-    )

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ..metrics.copying import copying
+from ..metrics import LANGUAGES
+from ..metrics.comparison import COMPARED
 from .protocol import Text
 
 _THIRDS = 3
@@ -23,28 +24,36 @@ class Slice:
     texts: list[int]
 
 
-# What the number of a text is, for slices of its thirds.
-NUMBERS: dict[str, Callable[[Text], float]] = {
-    "source-length": lambda text: len(text.content),
-    "title-length": lambda text: len(text.references[0]),
-    "copy-rate": lambda text: round(100 * copying(text.references[0], text.content)["copied"]),
+# What the number of a text is, in a language, for slices of its thirds.
+NUMBERS: dict[str, Callable[[Text, str], float]] = {
+    "source-length": lambda text, language: LANGUAGES[language].count(text.content),
+    "title-length": lambda text, language: LANGUAGES[language].count(text.references[0]),
+    "copy-rate": lambda text, language: round(
+        100 * COMPARED[language].copying(text.references[0], text.content)["copied"]
+    ),
 }
-# What a reference has or has not.
-PATTERNS = {"numbers": re.compile(r"\d"), "latin": re.compile(r"[A-Za-z]")}
+# What a reference has or has not, in each language.
+PATTERNS = {
+    "zh": {"numbers": re.compile(r"\d"), "latin": re.compile(r"[A-Za-z]")},
+    "en": {"numbers": re.compile(r"\d")},
+}
 
 
-def make_slices(texts: Sequence[Text], groups: Sequence[str] | None = None, group_by: str = "") -> list[Slice]:
+def make_slices(
+    texts: Sequence[Text], groups: Sequence[str] | None = None, group_by: str = "", language: str = "zh"
+) -> list[Slice]:
     """Return the slices of texts; those that would be empty are left out.
 
     Args:
         texts: in their order.
         groups: the value of a column for each text, if there is one.
         group_by: the column's name.
+        language: of the texts.
     """
     slices = []
     for name, number_of in NUMBERS.items():
-        slices += _thirds(name, [number_of(text) for text in texts])
-    for name, pattern in PATTERNS.items():
+        slices += _thirds(name, [number_of(text, language) for text in texts])
+    for name, pattern in PATTERNS[language].items():
         has = ["yes" if pattern.search(text.references[0]) else "no" for text in texts]
         slices += _by_value(name, has, ["yes", "no"])
     if groups is not None:

@@ -16,15 +16,19 @@ _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A system as it was asked for: its kind, what it is about, its options as they were written, and its name."""
+    """A system as it was asked for: its kind, what it is about, its options as they were written, and its name.
+
+    `language` is that of the texts, a row of `metrics.LANGUAGES`.
+    """
 
     kind: str
     target: str
     options: Mapping[str, str]
     name: str
+    language: str = "zh"
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str, language: str = "zh") -> Spec:
     """Return the parts of a spec. The option `name` is the system's name in the report; else it is the spec itself.
 
     Values may have %26 for "&" and the like. Raises OptionError for an option without a value or one that is given
@@ -43,7 +47,7 @@ def parse_spec(text: str) -> Spec:
     label = options.pop("name", text)
     if not label.strip():
         raise OptionError(f"the name of a system must not be empty, got {text}")
-    return Spec(kind, target, options, label)
+    return Spec(kind, target, options, label, language)
 
 
 def converted(config_class: type, options: Mapping[str, str]) -> dict[str, Any]:

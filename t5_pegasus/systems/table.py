@@ -31,9 +31,9 @@ def make_system(spec: Spec) -> System:
     return SYSTEMS[spec.kind](spec)
 
 
-def parse_specs(texts: Iterable[str]) -> list[Spec]:
-    """Return the specs; raises OptionError if there is none or two have one name."""
-    specs = [parse_spec(text) for text in texts]
+def parse_specs(texts: Iterable[str], language: str = "zh") -> list[Spec]:
+    """Return the specs, for texts of a language; raises OptionError if there is none or two have one name."""
+    specs = [parse_spec(text, language) for text in texts]
     if not specs:
         raise OptionError("give at least one --system, such as --system lead")
     names = [spec.name for spec in specs]

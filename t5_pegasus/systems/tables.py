@@ -6,8 +6,10 @@ from typing import IO, Any
 
 from .comparison import MAIN_SCORE, Entry, Findings
 
-_SHOWN = ("rouge-1", "rouge-2", "rouge-l", "bleu", "chrf", "exact", "length-ratio", "novel-2", "repetition")
-_INVENTED = ("invented-numbers", "invented-latin", "invented-names")
+_SHOWN = (
+    *("rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "bleu", "chrf", "exact", "length-ratio", "novel-2", "repetition"),
+    "bertscore",
+)
 
 
 def write_csv(file: IO[str], findings: Findings, entries: Sequence[Entry]) -> None:
@@ -25,21 +27,21 @@ def as_markdown(summary: dict[str, Any]) -> str:
     """Return the findings as Markdown: scores, pairs, slices and signatures."""
     scores = {row["name"]: row for row in summary["scores"]}
     names = [system["name"] for system in summary["systems"]]
-    shown = [scores[name] for name in _SHOWN]
-    more = [row for row in summary["scores"] if row["name"] == "bertscore"]
-    head = ["system", *(row["name"] for row in [*shown, *more]), "invented", "s a text", "MiB"]
+    shown = {name: scores[name] for name in _SHOWN if name in scores}
+    counts = [row for name, row in scores.items() if name.startswith("invented-")]
+    head = ["system", *shown, "invented", "s a text", "MiB"]
     body = []
     for system in summary["systems"]:
         name = system["name"]
-        cells = [number(row["systems"][name][0], row["is_share"]) for row in [*shown, *more]]
+        cells = {key: number(row["systems"][name][0], row["is_share"]) for key, row in shown.items()}
         low, high = scores[MAIN_SCORE]["systems"][name][1:]
-        cells[_SHOWN.index(MAIN_SCORE)] += f" ({number(low, True)}–{number(high, True)})"
-        invented = sum(scores[each]["systems"][name][0] for each in _INVENTED)
+        cells[MAIN_SCORE] += f" ({number(low, True)}–{number(high, True)})"
+        invented = sum(row["systems"][name][0] for row in counts)
         seconds, peak = system["seconds_per_text"], system["peak_bytes"]
         body.append(
             [
                 f"`{name}`",
-                *cells,
+                *cells.values(),
                 f"{invented:.2f}",
                 "–" if seconds is None else f"{seconds:.3g}",
                 "–" if peak is None else f"{peak / 2**20:.0f}",
@@ -49,7 +51,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
         f"# Comparison of {len(names)} systems",
         f"{summary['texts']} texts of `{summary['data']['name']}` (SHA-256 {summary['data']['sha256'][:16]}…). "
         f"Means over texts, shares in percent; in brackets the 95 % bootstrap interval of {MAIN_SCORE}. "
-        "`invented` counts numbers, Latin words and quoted names of a title that are not in its text.",
+        "`invented` counts numbers, names and the like of a title that are not in its text.",
         _table(head, body),
     ]
     faults = [system for system in summary["systems"] if system["empty"] or system["refused"]]
@@ -119,8 +121,10 @@ def _slices(summary: dict[str, Any], names: Sequence[str]) -> str:
     return _table(["by", "value", "texts", *(f"`{name}`" for name in names)], body)
 
 
-def number(value: float, is_share: bool) -> str:
-    """Return a score as it is shown: a share in percent."""
+def number(value: float | None, is_share: bool) -> str:
+    """Return a score as it is shown: a share in percent, and "–" where there is none."""
+    if value is None:
+        return "–"
     return f"{100 * value:.2f}" if is_share else f"{value:.2f}"
 
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import compare
+import evaluation
 from t5_pegasus.errors import DataError, OptionError, PegasusError
-from t5_pegasus.locations import ROOT
+from t5_pegasus.locations import DATA_DIR, ROOT
 from t5_pegasus.metrics import score
 
 PAIRS = [
@@ -49,6 +50,33 @@ def test_a_comparison_writes_a_report(pairs, tmp_path, capsys):
     assert {each["value"] for each in summary["slices"] if each["by"] == "topic"} == {"交通", "文学"}
 
 
+def test_english_is_scored_as_the_evaluation_script_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pairs = DATA_DIR / "dialogues_valid.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    titles = [" ".join([*row["dialogue"].split()[:6], *row["summary"].split()[::2]]) for row in rows]
+    (tmp_path / "theirs.txt").write_text("".join(f"{title}\n" for title in titles), encoding="utf-8")
+    systems = ["--system", "predictions:theirs.txt?name=theirs", "--system", "lead?unit=sentence"]
+    flags = ["--test_file", str(pairs), "--language", "en", "--resamples", "100"]
+    assert compare.main([*flags, *systems]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert evaluation.main(["--predictions", "theirs.txt", "--references", str(pairs), "--language", "en"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    expected = json.loads(out[-1])
+    assert {"rouge-1", "rouge-lsum", "bleu"} < expected.keys()
+    for name, value in expected.items():
+        assert found[name]["theirs"][0] == pytest.approx(value, abs=1e-6)
+    assert f"corpus BLEU {100 * found['corpus-bleu']['theirs'][0]:.2f} (" in out[-3]
+    summary = json.loads((tmp_path / "report" / "scores.json").read_text(encoding="utf-8"))
+    mean = summary["systems"][0]["mean_length"]
+    assert f"mean length {mean:.1f} words" in out[-4]
+    # Each signature of the script, with what is said of several references.
+    for signature in out[-2].removeprefix("means of ").split(", "):
+        assert set(signature.split("|")) < {part for each in summary["signatures"] for part in each.split("|")}
+    assert "invented-latin" not in found
+    assert not any(each["by"] == "latin" for each in summary["slices"])
+
+
 def test_more_references_count(pairs, tmp_path, capsys):
     (tmp_path / "more.txt").write_text("\n《红楼梦》的研究\n", encoding="utf-8")
     assert run("lead?unit=sentence", flags=["--more_references", "more.txt"]) == 0
@@ -78,6 +106,8 @@ def test_a_system_that_fails_loses_no_other(pairs, tmp_path, capsys):
         (["predictions:one.txt"], [], DataError, "predictions:one.txt: one.txt has titles for 1 texts"),
         (["predictions:gone.txt"], [], DataError, "predictions:gone.txt: cannot read gone.txt"),
         (["openai:gpt-x"], [], OptionError, "openai:gpt-x: OPENAI_API_KEY must hold the key"),
+        (["compress"], ["--language", "en"], OptionError, "compress: compress has rules for Chinese only"),
+        (["lead"], ["--language", "fr"], OptionError, "argument --language: invalid choice: 'fr'"),
         (["lead"], ["--resamples", "9"], OptionError, "resamples must be from 100 to 1000000, got 9"),
         (["lead"], ["--output_dir", "one.txt"], OptionError, "output_dir must be a folder, got one.txt"),
     ],

@@ -90,6 +90,35 @@ def test_a_further_score_is_tested_as_the_others(entries):
     assert "| bertscore |" in as_markdown(found.summary)
 
 
+def test_a_number_that_is_none_is_null_with_a_reason(entries, tmp_path):
+    of_titles = {True: lambda titles, refs: [float("nan"), 1.0, 1.0, 1.0], False: lambda titles, refs: [0.5] * 4}
+    undefined = TextScore(
+        Score("bertscore", better=1), "bertscore|x", lambda titles, refs: of_titles["GPT|4" in titles](titles, refs)
+    )
+    found = find(entries, TEXTS, make_slices(TEXTS), about_data("x.tsv", TEXTS), resamples=100, more=[undefined])
+    write_report(tmp_path, found, entries, TEXTS)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    summary = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    (scored,) = (each for each in summary["scores"] if each["name"] == "bertscore")
+    assert scored["systems"] == {"好": [0.5, 0.5, 0.5], "差": [None, None, None]}
+    assert scored["pairs"][0]["difference"] == [None, None, None]
+    number = [each["name"] for each in summary["scores"]].index("bertscore")
+    assert summary["impossible"][f"scores[{number}].systems.差[0]"] == "nan is no number of JSON"
+    assert "| – |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert (
+        "NaN" not in (tmp_path / "index.html").read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0]
+    )
+
+
+def test_what_is_not_known_of_a_system_has_a_reason(findings):
+    first, second = findings.summary["systems"]
+    assert (first["cost"], first["reasons"]) == (None, {"cost": "no price is known"})
+    assert (second["peak_bytes"], second["reasons"]) == (None, {"peak_bytes": "it has no process here"})
+
+
 def test_the_table_of_titles_has_all_of_them(findings, entries):
     file = io.StringIO()
     write_csv(file, findings, entries)

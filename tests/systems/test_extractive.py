@@ -111,6 +111,39 @@ def test_any_text_has_a_title_or_none(kind, text):
     assert title in text
 
 
+ENGLISH = "Nick: Hi Dr. Grace, may I borrow it?\nGrace: Yes; it rains, so take it. It is 3.5 years old."
+
+
+@pytest.mark.parametrize(
+    ("spec", "title"),
+    [
+        ("lead", "Nick"),
+        ("lead?n=3", "Nick, Hi Dr. Grace, may I borrow it"),
+        ("lead?unit=sentence", "Nick: Hi Dr. Grace, may I borrow it?"),
+        ("lead?unit=sentence&n=2", "Nick: Hi Dr. Grace, may I borrow it? Grace: Yes; it rains, so take it."),
+        ("lead?unit=characters&n=4", "Nick"),
+        ("oracle", "It is 3.5 years old."),
+        ("oracle?unit=clause", "It is 3.5 years old"),
+        ("textrank", "Grace: Yes; it rains, so take it."),
+        ("lexrank", "Grace: Yes; it rains, so take it."),
+    ],
+)
+def test_titles_of_a_known_english_text(spec, title):
+    (written,) = make_system(parse_spec(spec, "en")).write([Text(ENGLISH, ("A thing of 3.5 years",))], 0)
+    assert written.title == title
+
+
+@pytest.mark.parametrize("kind", ["lead", "textrank", "lexrank", "oracle"])
+@pytest.mark.parametrize("text", ["", "  \n", "...", "a", "题。", "\ud800"])
+def test_any_text_is_divided_as_english(kind, text):
+    (written,) = make_system(parse_spec(kind, "en")).write([Text(text, ("a",))], 0)
+    assert written.title == written.title.strip()
+
+
+def test_titles_in_another_language_are_others():
+    assert make_system(parse_spec("lead")).identity() != make_system(parse_spec("lead", "en")).identity()
+
+
 def test_no_sentence_beats_the_oracle(sample_pairs):
     for pair in sample_pairs[:10]:
         sentences = sentences_of(pair.content)

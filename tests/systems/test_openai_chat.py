@@ -93,7 +93,17 @@ def test_titles_are_in_the_order_of_the_texts(endpoint):
 def test_the_first_prompt_is_that_of_the_published_comparison():
     prompt = "请对以下文本进行总结，注意总结的凝炼性，将总结字数控制在20个字以内"
     assert read_template("zh").replace("{length}", "20").startswith(prompt)
-    assert prompt_names() == ["en", "text", "title", "zh"]
+    assert prompt_names() == ["en", "english", "text", "title", "zh"]
+
+
+def test_english_texts_have_an_english_prompt(endpoint):
+    spec = parse_spec(f"openai:m?base_url={endpoint.url}&length=9", "en")
+    endpoint.answers = [title('Summary: "Nick borrows it."')]
+    (written,) = make_system(spec).write([Text("Nick: May I?", ())], 0)
+    assert written.title == "Nick borrows it."
+    (message,) = endpoint.requests[-1][1]["messages"]
+    assert message["content"].startswith("Summarize the following text as concisely as you can, in at most 9 words.")
+    assert message["content"].endswith("\nNick: May I?")
 
 
 def test_examples_stand_before_the_text(endpoint, tmp_path):
@@ -152,10 +162,12 @@ def test_nobody_there(endpoint, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("openai:m?prompt=fr", DataError, "prompt must be one of en, text, title, zh or a .txt file, got fr"),
+        ("openai:m?prompt=fr", DataError, "prompt must be one of en, english, text, title, zh or a .txt file, got fr"),
         ("openai:m?prompt=PATH/none.txt", DataError, "must have {text} where the text goes, got none in"),
         ("openai:m?examples=PATH/pairs.tsv&shots=3", OptionError, "must have 3 examples, got 1"),
         ("openai:m?input_price=1", OptionError, "input_price and output_price go together"),
+        ("openai:m?input_price=inf&output_price=1", OptionError, "input_price must be a finite number, got inf"),
+        ("openai:m?temperature=nan", OptionError, "temperature must be at least 0, got nan"),
         ("openai:m?concurrency=0", OptionError, "concurrency must be at least 1"),
     ],
 )

@@ -153,6 +153,29 @@ def test_nothing_sticks_out_on_a_phone_or_on_paper(open_report):
     assert width <= 720
 
 
+def test_english_texts_are_counted_and_coloured_by_words(browser, tmp_path):
+    texts = [Text("Nick asks Grace for an umbrella. She has one.", ("Grace lends Nick an umbrella.",))] * 3
+    titles = ["Grace's umbrella, Anna's car.", "Grace lends Nick an umbrella.", ""]
+    entry = Entry("x", "lead", Run([Written(title) for title in titles], 0.1, 2**28, None))
+    slices = make_slices(texts, language="en")
+    findings = find([entry], texts, slices, about_data("test.tsv", texts), resamples=100, language="en")
+    write_report(tmp_path, findings, [entry], texts)
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    assert "Lengths of titles: words" in page.locator("#plot-lengths figcaption").text_content()
+    assert page.locator("#scores").get_by_role("rowheader", name="rouge-lsum", exact=True).count() == 1
+    assert page.locator("#slices").get_by_role("rowheader", name="words of the text").count() == 1
+    assert "characters" not in page.locator("main").inner_text()
+    first = page.locator("#texts > li").first.locator("dd").nth(1)
+    assert first.locator("mark.invented").all_text_contents() == ["Grace's", ",", "Anna's", "car"]
+    assert page.locator("#texts > li").nth(1).locator("mark").count() == 0
+    page.get_by_role("button", name="中文").click()
+    assert "标题词数的分布" in page.locator("#plot-lengths figcaption").text_content()
+    context.close()
+
+
 def test_every_word_of_the_page_is_its_own(report):
     """What the page may do is in its policy: no request, and one script, by its hash."""
     page = (report / "index.html").read_text(encoding="utf-8")

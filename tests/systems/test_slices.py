@@ -37,6 +37,16 @@ def test_slices_of_known_texts():
     assert ("latin", "yes") not in slices
 
 
+def test_english_is_measured_in_words():
+    texts = [Text("one two three " * length, ("one two 3" if length > 5 else "four",)) for length in range(1, 10)]
+    slices = {(each.by, each.value): each.texts for each in make_slices(texts, language="en")}
+    assert slices["source-length", "3–9"] == [0, 1, 2]
+    assert slices["title-length", "3–3"] == [5, 6, 7, 8]
+    assert slices["copy-rate", "67–67"] == [5, 6, 7, 8]
+    assert slices["numbers", "yes"] == [5, 6, 7, 8]
+    assert not any(by == "latin" for by, _ in slices)
+
+
 def test_rare_values_of_a_column_are_one_slice():
     groups = [str(number) for number in range(30)] + ["0"] * 5
     slices = [each for each in make_slices([Text("甲", ("乙",))] * 35, groups, "topic") if each.by == "topic"]

@@ -17,6 +17,13 @@ def test_a_spec_has_parts():
     assert parse_spec("service:http://127.0.0.1:8080?name=我们%26他们").name == "我们&他们"
 
 
+def test_a_spec_knows_the_language_of_the_texts():
+    assert parse_spec("lead").language == "zh"
+    assert [spec.language for spec in parse_specs(["lead", "oracle"], "en")] == ["en", "en"]
+    with pytest.raises(OptionError, match="compress has rules for Chinese only: leave it out of --language en"):
+        make_system(parse_spec("compress", "en"))
+
+
 def test_values_are_of_the_fields_types():
     options = {"topk": "4", "length_penalty": "0.5", "early_stopping": "yes", "suppress_tokens": "1,2", "seed": "7"}
     assert converted(GenerationConfig, options) == {

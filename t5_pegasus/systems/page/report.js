@@ -10,15 +10,15 @@ const TEXTS = {
     length: "均长", yes: "是", no: "否", all: "全部",
     scoresNote: "占比以百分数表示，小字是 95% 自助法区间。粗体是该项最好的系统，点下划线的与它没有显著差别（配对随机化检验，Holm 校正）。",
     "plot-intervals": "ROUGE-L 及其 95% 区间", "plot-speed": "质量与速度：横轴是每篇秒数（对数），竖轴是 ROUGE-L",
-    "plot-by-length": "ROUGE-L 随正文字数的变化：每点的篇数相同", "plot-lengths": "标题字数的分布：横轴字数，竖轴篇数，填充的是参考标题",
+    "plot-by-length": "ROUGE-L 随正文{unit}数的变化：每点的篇数相同", "plot-lengths": "标题{unit}数的分布：横轴{unit}数，竖轴篇数，填充的是参考标题",
     "plot-wins": "每一对系统的胜（蓝）、平、负（橙）篇数，按 ROUGE-L",
     filters: {
       all: "全部，按原来的顺序", worst: "得分最低的在前", best: "得分最高的在前", different: "各系统差别最大的在前",
       invented: "有正文里没有的数字、外文词或书名", empty: "没有写出标题",
     },
-    slicesBy: { "source-length": "正文字数", "title-length": "参考标题字数", "copy-rate": "参考标题抄自正文的比例 %", numbers: "参考标题有数字", latin: "参考标题有拉丁字母" },
+    slicesBy: { "source-length": "正文{unit}数", "title-length": "参考标题{unit}数", "copy-rate": "参考标题抄自正文的比例 %", numbers: "参考标题有数字", latin: "参考标题有拉丁字母" },
     about: (s) => `${s.data.name}，${s.texts} 篇，${s.systems.length} 个系统`,
-    count: (n, all) => `${n} 篇${n === all ? "" : `，共 ${all} 篇`}；橙色是与参考标题不同的字，红色带下划线的在正文里没有`,
+    count: (n, all) => `${n} 篇${n === all ? "" : `，共 ${all} 篇`}；橙色是与参考标题不同的部分，红色带下划线的在正文里没有`,
     pairsNote: (s) => `${s.resamples.toLocaleString("zh")} 次重采样，种子 ${s.seed}，p 值经 Holm 校正；“能测出的最小差”是这个测试集五次中有四次能测出的真实差别。`,
   },
   en: {
@@ -31,13 +31,13 @@ const TEXTS = {
     all: "all systems",
     scoresNote: "Shares are in percent; in small print the 95 % bootstrap interval. Bold is the best system of a score; what is underlined with dots does not differ from it significantly (paired randomization, Holm's correction).",
     "plot-intervals": "ROUGE-L with its 95 % interval", "plot-speed": "Quality against speed: seconds a text (log) and ROUGE-L",
-    "plot-by-length": "ROUGE-L by the characters of the text: each point has as many texts", "plot-lengths": "Lengths of titles: characters and texts; the filled ones are the references",
+    "plot-by-length": "ROUGE-L by the {unit} of the text: each point has as many texts", "plot-lengths": "Lengths of titles: {unit} and texts; the filled ones are the references",
     "plot-wins": "Texts that the first of each pair wins (blue), neither, and the second (orange), by ROUGE-L",
     filters: {
       all: "all, in their order", worst: "lowest score first", best: "highest score first", different: "most different first",
-      invented: "numbers, Latin words or names that the text has not", empty: "no title written",
+      invented: "numbers, names and the like that the text has not", empty: "no title written",
     },
-    slicesBy: { "source-length": "characters of the text", "title-length": "characters of the reference", "copy-rate": "% of the reference that is in the text", numbers: "reference has numbers", latin: "reference has Latin letters" },
+    slicesBy: { "source-length": "{unit} of the text", "title-length": "{unit} of the reference", "copy-rate": "% of the reference that is in the text", numbers: "reference has numbers", latin: "reference has Latin letters" },
     about: (s) => `${s.data.name}, ${s.texts} texts, ${s.systems.length} systems`,
     count: (n, all) => `${n} text${n === 1 ? "" : "s"}${n === all ? "" : ` of ${all}`}; orange differs from the reference, red and underlined is not in the text`,
     pairsNote: (s) => `${s.resamples.toLocaleString("en")} resamples, seed ${s.seed}, p-values after Holm's correction. "Smallest that shows" is the true difference that this test set finds four times in five.`,
@@ -45,7 +45,7 @@ const TEXTS = {
 };
 const THEMES = ["theme", "light", "dark"];
 const AT_A_TIME = 20;
-const SHOWN = ["rouge-1", "rouge-2", "rouge-l", "bleu", "chrf", "bertscore", "exact", "length-ratio", "novel-2", "copied", "longest-copy", "repetition", "invented-numbers", "invented-latin", "invented-names", "corpus-bleu", "corpus-chrf"];
+const SHOWN = ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "bleu", "chrf", "bertscore", "exact", "length-ratio", "novel-2", "copied", "longest-copy", "repetition", "invented-numbers", "invented-latin", "invented-names", "corpus-bleu", "corpus-chrf"];
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { summary } = data;
@@ -57,14 +57,23 @@ let shown = AT_A_TIME;
 
 const at = (id) => document.getElementById(id);
 const say = () => TEXTS[language];
+// What texts are counted and compared in, in the words of the page: by the language of the texts.
+const UNITS = { zh: { zh: "字", en: "词" }, en: { zh: "characters", en: "words" } };
+for (const [name, texts] of Object.entries(TEXTS)) {
+  for (const part of [texts, texts.slicesBy]) {
+    for (const [key, text] of Object.entries(part)) {
+      if (typeof text === "string") part[key] = text.replaceAll("{unit}", UNITS[name][summary.language]);
+    }
+  }
+}
 function make(name, content = "", className = "") {
   const element = document.createElement(name);
   element.append(...(Array.isArray(content) ? content : [content]));
   if (className) element.className = className;
   return element;
 }
-const number = (value, row) => (row.is_share ? (100 * value).toFixed(2) : value.toFixed(2));
-const pValue = (value) => (value < 0.0001 ? "< 0.0001" : value.toFixed(4));
+const number = (value, row) => (value === null ? "–" : row.is_share ? (100 * value).toFixed(2) : value.toFixed(2));
+const pValue = (value) => (value === null ? "–" : value < 0.0001 ? "< 0.0001" : value.toFixed(4));
 
 function fill(table, head, body) {
   const cells = head.map((each, index) => make("th", each, index ? "" : "words"));
@@ -145,7 +154,10 @@ function drawSlices() {
   ])));
 }
 
-// Which characters of a title are on a longest common subsequence with the reference.
+// A text in what is compared: its characters, or its words with what stands between them.
+const unitsOf = (text) => (summary.language === "zh" ? [...text] : text.match(/[\p{L}\p{N}]+(?:['’][\p{L}\p{N}]+)*|[^\p{L}\p{N}]/gu) ?? []);
+
+// Which units of a title are on a longest common subsequence with the reference.
 function common(title, reference) {
   const width = reference.length + 1;
   const table = new Uint16Array((title.length + 1) * width);
@@ -166,18 +178,18 @@ function common(title, reference) {
 }
 
 function coloured(title, references, content) {
-  const characters = [...title];
-  const lower = characters.map((each) => each.toLowerCase());
-  const source = content.toLowerCase();
+  const units = unitsOf(title);
+  const lower = units.map((each) => each.toLowerCase());
+  const source = new Set(unitsOf(content.toLowerCase()));
   const same = references
-    .map((reference) => common(lower, [...reference.toLowerCase()]))
+    .map((reference) => common(lower, unitsOf(reference.toLowerCase())))
     .reduce((best, each) => (each.filter(Boolean).length > best.filter(Boolean).length ? each : best));
-  const kinds = lower.map((each, index) => (same[index] || !each.trim() ? "" : source.includes(each) ? "other" : "invented"));
+  const kinds = lower.map((each, index) => (same[index] || !each.trim() ? "" : source.has(each) ? "other" : "invented"));
   const parts = [];
-  for (let start = 0; start < characters.length;) {
+  for (let start = 0; start < units.length;) {
     let end = start;
-    while (end < characters.length && kinds[end] === kinds[start]) end++;
-    const text = characters.slice(start, end).join("");
+    while (end < units.length && kinds[end] === kinds[start]) end++;
+    const text = units.slice(start, end).join("");
     parts.push(kinds[start] ? make("mark", text, kinds[start]) : text);
     start = end;
   }
