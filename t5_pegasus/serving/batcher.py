@@ -16,6 +16,7 @@ from ..config import GenerationConfig
 from ..decoding.inputs import NO_TEXT, Source
 from ..decoding.options import PROMPT_OPTIONS, DataConfig
 from ..errors import OptionError
+from ..text.prompts import Prompt
 from ..title import Answer, AutoTitle, Hypothesis
 from .adapters import SECONDS_BETWEEN_LOOKS, AdapterFolder
 from .errors import ServiceError
@@ -225,6 +226,10 @@ class Batcher:
             self._seconds_a_text += 0.2 * (seconds / len(jobs) - self._seconds_a_text)
             with self._changed:
                 self._free_since, self._expected = time.monotonic(), len(jobs) + len(self._queue)
+
+    def prompt(self) -> Prompt | None:
+        """Return what stands around every text, the adapters' texts too; None while the model is loading."""
+        return None if self._title is None else self._data.prompt(self._title.prompt)
 
     def adapters(self) -> tuple[str, ...]:
         """Return the adapters that can be asked for now; none while the model is loading."""

@@ -325,10 +325,12 @@ class InvocationAnswer(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """The answer of /v1/model: the model, the limits and the generation options."""
+    """The answer of /v1/model: the model and its prompt, the limits and the generation options."""
 
     model: str
     max_source_length: int = Field(description="tokens of a text that the model reads")
+    source_prefix: str | None = Field(description="what stands before each text; null while the model is loading")
+    source_suffix: str | None = Field(description="what stands after each text; null while the model is loading")
     max_chars: int
     max_texts: int
     timeout: float

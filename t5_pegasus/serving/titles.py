@@ -49,11 +49,13 @@ class Titles:
         )
 
     async def model(self) -> ModelAnswer:
-        """Return the model's name, the service's limits and the generation options."""
-        serving = self._service.serving
+        """Return the model's name and prompt, the service's limits and the generation options."""
+        serving, prompt = self._service.serving, self._answerer.batcher.prompt()
         return ModelAnswer(
             model=self._service.model.name,
             max_source_length=self._service.data.max_source_length,
+            source_prefix=None if prompt is None else prompt.source_prefix,
+            source_suffix=None if prompt is None else prompt.source_suffix,
             max_chars=serving.max_chars,
             max_texts=serving.max_texts,
             timeout=serving.timeout,

@@ -149,6 +149,8 @@ def test_the_service_of_an_export_knows_its_prompt(title, exported, monkeypatch)
             while client.get("/ping").status_code != 200:
                 time.sleep(0.02)
             answer = client.post("/v1/titles", json={"text": TEXTS[0]}).json()["results"][0]
+            told = client.get("/v1/model").json()
+        assert Prompt(told["source_prefix"], told["source_suffix"]) == PROMPT.over(None, suffix)
         assert [answer["titles"][0]["score"]] == scores_of(title, TEXTS[:1], source_suffix=suffix)
         assert answer["source_tokens"] == 12 + 2 + (4 if suffix is None else 2)
 

@@ -70,8 +70,10 @@ def test_ping_says_when_the_model_answers(start, title):
         assert answer.status_code == 503, path
         assert answer.json()["error"]["code"] == "loading"
         assert int(answer.headers["retry-after"]) > 0
+    assert running.client.get("/v1/model").json()["source_prefix"] is None
     loaded.set()
     running.wait_until_ready()
+    assert running.client.get("/v1/model").json()["source_prefix"] == ""
     assert running.client.get("/ping").json() == {"status": "ready"}
 
 
