@@ -102,8 +102,8 @@ lock:
 	uv pip compile $(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
 	uv pip compile $(LOCK) pyproject.toml --extra train --extra compare --extra hugging-face -c requirements/dev.txt -o requirements/base.txt
 	uv pip compile $(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	uv pip compile $(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
-	uv pip compile $(LOCK) pyproject.toml --extra gpu -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra train --extra hugging-face -c requirements/dev.txt -o requirements/serve-tensorflow-cpu.txt
+	uv pip compile $(LOCK) pyproject.toml --extra gpu --extra hugging-face -c requirements/dev.txt -o requirements/serve-tensorflow-gpu.txt
 	uv pip compile $(LOCK) --group serve-onnx -c requirements/dev.txt -o requirements/serve-onnx-cpu.txt
 	uv lock --quiet
 

@@ -29,6 +29,7 @@ from moto.sagemaker.models import SageMakerModelBackend, sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 
 from deploy import client, create_endpoint, healthcheck
+from t5_pegasus import AutoTitle, export
 from t5_pegasus.errors import OptionError, PegasusError
 from t5_pegasus.locations import ROOT
 
@@ -966,7 +967,7 @@ def scratch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "tensorflow"])
-def test_the_image_s_steps_make_a_service(engine, exported_dir, random_model_dir, scratch):
+def test_the_image_s_steps_make_a_service(engine, exported_dir, random_model_dir, hugging_face, scratch):
     model = exported_dir if engine == "onnx" else random_model_dir
     arguments = {"ENGINE": engine, "MODEL_DIR": os.path.relpath(model, ROOT)}
     stage, last = build_image(scratch, arguments)
@@ -999,6 +1000,15 @@ def test_the_image_s_steps_make_a_service(engine, exported_dir, random_model_dir
         assert answer == [[title]]
         with pytest.raises(PegasusError, match=r"422.*num_beams"):
             client.ask(client.over_http(url, None, 30), ["一丁丂七"], {"num_beams": 4})
+    for name in ("flan_t5", "uer_pegasus"):  # whose tokenizers are sentencepiece's and tokenizers' own
+        folder = scratch / name / "model"
+        if engine == "onnx":
+            assert export.main(["--model_dir", str(hugging_face / name), "--output_dir", str(folder)]) == 0
+        else:
+            shutil.copytree(hugging_face / name, folder)
+        with started(stage, "serve", SAGEMAKER_BASE_DIR=str(folder.parent)) as port:
+            answer = client.ask(client.over_http(f"http://127.0.0.1:{port}", None, 30), ["公司发布新电池。"], {})
+        assert answer == [[AutoTitle.load(folder, engine="auto").generate("公司发布新电池。")]]
 
 
 # client.py
