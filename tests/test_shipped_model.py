@@ -42,7 +42,11 @@ def test_the_recorded_texts_are_those_of_data():
 
 @pytest.mark.parametrize(
     ("engine", "texts", "may_differ"),
-    [("auto", 20, 2), ("keras", 10, 0), pytest.param("reference", 4, 0, marks=pytest.mark.slow)],
+    [
+        ("auto", 20, 2),
+        pytest.param("keras", 10, 0, marks=pytest.mark.slow),
+        pytest.param("reference", 4, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_recorded_titles_are_written(engine, texts, may_differ):
     """The export that ships is int8, so that a title or two may be another one."""

@@ -393,7 +393,9 @@ class _Step:
         """Return the row in the previous step that each row continues, int32 [sources, width]."""
         parents = np.repeat(self.batch_index()[:, None] * self._previous_width, self.width, axis=1)
         for row, state, count in zip(parents, self._states, self._counts, strict=True):
-            row[:count] += state.parents[:count]
+            if count:
+                row += state.parents[0]
+                row[:count] += state.parents[:count] - state.parents[0]
         return parents
 
     def edits(self, end_id: int, config: GenerationConfig) -> Edits:

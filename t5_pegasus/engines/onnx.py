@@ -13,12 +13,12 @@ from ..decoding.logits import Edits
 from ..errors import CheckpointError
 from ..networks.architectures import describe
 from ..networks.lora import Adapter, list_modules
-from .exported import DECODER, ENCODER, GATHER, check_export
+from .exported import DECODER, ENCODER, GATHER, check_export, product_factors
 from .low_rank import Adapters, Joined
 from .onnx_low_rank import Graph, add_products, columns_of, feeds
 
-_STEPS = 16  # for which caches have free slots when they are made anew
-_SHARED = 8  # times the tokens of one beam that a source's cache may hold before its beams get their own caches
+_STEPS = 16  # for which caches get free slots, and after which they lose the tokens that no beam has in its past
+_SHARED = 8  # beams of a source that may share its cache; of more, each gets its own: a beam reads all that is in one
 _KEPT = 8  # sets of adapters whose matrices are kept as the runtime's tensors
 _WEIGHTS_AT = "session.model_external_initializers_file_folder_path"  # the runtime's name of the option
 _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written in place
@@ -27,13 +27,14 @@ _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are 
 class Slots(NamedTuple):
     """What the slots of the caches hold: one token each, of any beam that reads the cache.
 
-    used: slots so far, the same number in every cache.
+    Where a token lies depends on the beams of its own source alone: a row adds up its keys in their order, which
+    decides the last bits, and those are to be the same in any batch.
+
     positions: int64 [caches, slots], of the tokens.
     past: bool [caches, beams of a cache, slots], True where the slot's token belongs to the beam.
     per_beam: whether a cache belongs to one beam; else to a source and all its beams.
     """
 
-    used: int
     positions: np.ndarray
     past: np.ndarray
     per_beam: bool
@@ -126,7 +127,7 @@ class OnnxEngine:
             return
         modules = [module for module in list_modules(self.description) if module.inputs]
         shapes = {module.weight: (module.inputs, module.outputs) for module in modules}
-        factors = {module.weight: module.factor for module in modules}
+        factors = product_factors(self.description)
         of_sources = {
             linear.kernel
             for block in self.description.decoder.blocks
@@ -166,7 +167,7 @@ class OnnxEngine:
         outputs = self._encoder.run_with_ort_values(self._encoder_outputs, {**values, **factors.get(ENCODER, {})})
         cross = dict(zip(self._encoder_outputs, outputs, strict=True))
         count = len(inputs.joined)
-        slots = Slots(0, np.zeros((count, 1), np.int64), np.zeros((count, 1, 1), bool), False)
+        slots = Slots(np.zeros((count, 1), np.int64), np.zeros((count, 1, 1), bool), False)
         shape = (count, self._heads, 1, self._head_size)
         caches = {name: OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in self._cache_names}
         decoder = Decoder(self._decoder, self._graphs[DECODER], factors.get(DECODER, {}), columns)
@@ -184,27 +185,32 @@ class OnnxEngine:
         """Advance every beam by one token; see `decoding.search.Engine`."""
         position, slots, caches, cross, binding, decoder = state
         rows, beams, num_slots = parents.ravel(), tokens.shape[1], slots.past.shape[2]
+        per_beam = slots.per_beam or beams > _SHARED
+        readers = np.arange(1 if per_beam else beams)  # beams of a cache
         # A beam takes over the past of its parent: the keys and values themselves are not moved.
-        past = slots.past.reshape(-1, num_slots)[rows].reshape(-1, 1 if slots.per_beam else beams, num_slots)
+        past = slots.past.reshape(-1, num_slots)[rows].reshape(-1, len(readers), num_slots)
         owners = (rows // slots.past.shape[1]).reshape(past.shape[:2])[:, 0]  # index of each cache in the last step's
         stay = np.array_equal(owners, np.arange(len(slots.past)))
-        slots = Slots(slots.used, slots.positions[owners], past, slots.per_beam)
-        if not stay or slots.used + past.shape[1] > num_slots:
+        slots = Slots(slots.positions[owners], past, per_beam)
+        write = _ends(past)
+        is_time = position > 0 and position % _STEPS == 0  # the same in every batch
+        if not stay or is_time or write.max() + len(readers) > num_slots:
             # Nothing else may hold the caches, so that each is freed as soon as it has been copied.
             binding.clear_binding_inputs()
             binding.clear_binding_outputs()
             if len(sources) < cross["mask"].shape()[0]:
                 cross = self._keep(cross, sources)
                 decoder = decoder._replace(columns=decoder.columns[sources])
-            slots, caches = self._move(slots, caches, owners, position)
+            slots, order = _with_room(slots, tidy=is_time)
+            caches, write = self._take(caches, owners, order), _ends(slots.past)
             binding = self._bind(decoder, caches, cross)
-        readers = np.arange(slots.past.shape[1])
-        slots.positions[:, slots.used + readers] = position
-        slots.past[:, readers, slots.used + readers] = True
+        of_cache, written = np.arange(len(owners))[:, None], write[:, None] + readers
+        slots.positions[of_cache, written] = position
+        slots.past[of_cache, readers, written] = True
         integers = {
             "tokens": tokens,
             "position": np.array([position]),
-            "write": np.full(len(slots.past), slots.used),
+            "write": write,
             "offsets": slots.positions - position,
             "edited": edits.pairs,
             "top": np.array([min(top, self._vocab_size)]),
@@ -222,7 +228,7 @@ class OnnxEngine:
         found = binding.get_outputs_as_ortvaluevector()
         best, log_probs = (found[index].numpy().reshape(*tokens.shape, -1) for index in range(len(_FOUND)))
         return (
-            State(position + 1, slots._replace(used=slots.used + len(readers)), caches, cross, binding, decoder),
+            State(position + 1, slots, caches, cross, binding, decoder),
             best,
             log_probs,
         )
@@ -245,29 +251,6 @@ class OnnxEngine:
         everything = np.broadcast_to(np.arange(mask.shape[-1]), (len(sources), mask.shape[-1]))
         return {"mask": OrtValue.ortvalue_from_numpy(mask), **self._take(cross, sources, everything)}
 
-    def _move(
-        self, slots: Slots, caches: dict[str, OrtValue], owners: np.ndarray, position: int
-    ) -> tuple[Slots, dict[str, OrtValue]]:
-        """Return slots with room, and the caches of `owners`, of which only tokens in a live beam's past are kept.
-
-        `caches` is emptied.
-        """
-        _, positions, past, per_beam = slots
-        if not per_beam and past.any(axis=1).sum(axis=1).max() > _SHARED * position:
-            # A beam reads its whole cache: where beams have little in common, most of that is other beams' tokens.
-            per_beam, beams = True, past.shape[1]
-            owners, positions = np.repeat(owners, beams), np.repeat(positions, beams, axis=0)
-            past = past.reshape(len(owners), 1, -1)
-        needed = past.any(axis=1)  # [caches, slots]
-        used = int(needed.sum(axis=1).max())
-        # Needed slots first, in their order; what the free ones hold does not matter.
-        order = np.argsort(~needed, axis=1, kind="stable")[:, :used]
-        order = np.pad(order, ((0, 0), (0, past.shape[1] * _STEPS)))
-        positions = np.take_along_axis(positions, order, axis=1)
-        past = np.take_along_axis(past, order[:, None], axis=2)
-        past[:, :, used:] = False
-        return Slots(used, positions, past, per_beam), self._take(caches, owners, order)
-
     def _take(self, values: dict[str, OrtValue], owners: np.ndarray, indices: np.ndarray) -> dict[str, OrtValue]:
         """Return tensors [owners, heads, new length, head_size]: at `indices` int [owners, new length] of `owners`.
 
@@ -283,3 +266,27 @@ class OnnxEngine:
             # By the runtime, which reuses its memory: fresh pages cost more than what is written to them.
             taken[name] = self._gather.run_with_ort_values(None, {"values": values.pop(name), "rows": rows})[0]
         return taken
+
+
+def _ends(past: np.ndarray) -> np.ndarray:
+    """Return the slot behind the last one that a beam of each cache has in its past, int64 [caches]."""
+    needed = np.asarray(past.any(axis=1))  # [caches, slots]
+    return np.where(needed.any(axis=1), needed.shape[1] - needed[:, ::-1].argmax(axis=1), 0)
+
+
+def _with_room(slots: Slots, tidy: bool) -> tuple[Slots, np.ndarray]:
+    """Return slots with room for further steps, and which of the old ones each was, int64 [caches, slots].
+
+    tidy: leave out, between those that are, tokens that are in no beam's past.
+    """
+    needed = np.asarray(slots.past.any(axis=1))  # [caches, slots]
+    ends = _ends(slots.past)
+    if tidy:
+        order, ends = np.argsort(~needed, axis=1, kind="stable"), np.sum(needed, axis=1)
+    else:
+        order = np.tile(np.arange(needed.shape[1]), (len(needed), 1))
+    # What free slots hold does not matter.
+    order = np.pad(order[:, : ends.max()], ((0, 0), (0, slots.past.shape[1] * _STEPS)))
+    past = np.take_along_axis(slots.past, order[:, None], axis=2)
+    past &= np.arange(order.shape[1]) < ends[:, None, None]
+    return Slots(np.take_along_axis(slots.positions, order, axis=1), past, slots.per_beam), order

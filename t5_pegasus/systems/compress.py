@@ -61,7 +61,7 @@ def make_compress(spec: Spec) -> Extract:
 
 def compress(text: str, max_length: int) -> str:
     """Return a title of at most `max_length` characters, by the rules above; "" of a text without a sentence."""
-    sentences = sentences_of(_PARENTHESES.sub("", text))
+    sentences = list(filter(_has_words, sentences_of(_PARENTHESES.sub("", text))))
     core = next(filter(None, (_after_cue(cue, sentence) for cue in CUES for sentence in sentences)), None)
     if core is None:
         core = _without_phrases(most_central(sentences, textrank_weights))
@@ -69,9 +69,10 @@ def compress(text: str, max_length: int) -> str:
 
 
 def _after_cue(cue: re.Pattern[str], sentence: str) -> str:
-    """Return what follows the first cue in the sentence; "" if there is none or nothing follows."""
+    """Return what follows the first cue in the sentence; "" if there is none or no word follows."""
     match = cue.search(sentence)
-    return sentence[match.end() :].lstrip("，,、：: ") if match else ""
+    rest = sentence[match.end() :].lstrip("，,、：: ") if match else ""
+    return rest if _has_words(rest) else ""
 
 
 def _without_phrases(sentence: str) -> str:
@@ -79,11 +80,15 @@ def _without_phrases(sentence: str) -> str:
     if phrase is None:
         return sentence
     rest = sentence[len(phrase) :].lstrip("，,、：: ")
-    return _without_phrases(rest) if rest else sentence
+    return _without_phrases(rest) if _has_words(rest) else sentence
+
+
+def _has_words(text: str) -> bool:
+    return any(map(str.isalnum, text))
 
 
 def _main_clauses(sentence: str) -> list[str]:
-    clauses = [clause.strip() for clause in _CLAUSE_ENDS.split(sentence) if any(map(str.isalnum, clause))]
+    clauses = [clause.strip() for clause in _CLAUSE_ENDS.split(sentence) if _has_words(clause)]
     main = [clause for clause in clauses if not clause.startswith(SUBORDINATE)]
     return main or clauses[-1:]
 

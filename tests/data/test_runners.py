@@ -95,6 +95,7 @@ def spark():
     session.stop()
 
 
+@pytest.mark.slow
 def test_spark_gives_the_same_pairs_in_the_same_order(spark, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -120,6 +121,7 @@ def test_spark_gives_the_same_pairs_in_the_same_order(spark, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "local.jsonl", "spark.jsonl"}
 
 
+@pytest.mark.slow
 def test_spark_keeps_the_order_and_tells_a_user_s_error_in_one_line(spark):
     def raise_on_three(number):
         if number == 3:

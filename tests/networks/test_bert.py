@@ -54,6 +54,7 @@ def test_scores_are_those_of_bert_score(golden, folder):
     assert best_f(hypotheses[0], references) == max(bert_score(hypotheses[0], each)[2] for each in references)
 
 
+@pytest.mark.slow
 def test_a_text_alone_has_the_vectors_that_it_has_in_a_batch(golden, folder):
     encoder = BertEncoder(folder, 3)
     texts = [*golden["pairs"][:, 0].tolist(), "", "图" * 100]

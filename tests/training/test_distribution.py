@@ -219,24 +219,46 @@ def test_fine_tuning_on_two_workers_is_that_of_one_with_the_joint_batch(folder):
     assert len(list((folder / "tuned" / "tensorboard").iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    ("description", "message"),
-    [
+# Runs `pretrain.py` once for each TF_CONFIG, a JSON line of standard input, null for none; prints its errors as JSON.
+REFUSALS = """
+import json, os, sys
+sys.path.insert(0, {root!r})
+import pretrain
+from t5_pegasus.errors import PegasusError
+for line in sys.stdin:
+    os.environ.pop("TF_CONFIG", None)
+    if json.loads(line) is not None:
+        os.environ["TF_CONFIG"] = line.strip()
+    try:
+        pretrain.main(sys.argv[1:])
+    except PegasusError as error:
+        print("error:", json.dumps(str(error)), flush=True)
+"""
+
+
+def test_a_cluster_that_cannot_be_is_refused_in_one_line(folder):
+    rows = [
         (None, "got None"),
         ({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"index": 0}}, "KeyError: 'type'"),
         ({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {**TASK, "index": 3}}, "ValueError: "),
         ({"cluster": {"worker": "127.0.0.1:1"}, "task": TASK}, "TypeError: "),
         ({"cluster": {"worker": ["127.0.0.1:{taken}", "127.0.0.1:1"]}, "task": TASK}, "UnknownError: "),
-    ],
-)
-def test_a_cluster_that_cannot_be_is_refused_in_one_line(description, message, folder):
+    ]
+    _, *flags = pretrain_flags(folder, "lonely", 512, "--distribute", "multiworker")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        config = json.dumps(description).replace("{taken}", str(taken.getsockname()[1])) if description else None
-        process = start(pretrain_flags(folder, "lonely", 512, "--distribute", "multiworker"), config=config)
-        output, _ = process.communicate(timeout=100)
-    assert process.returncode == 2, output
-    last = output.splitlines()[-1]
-    assert last.startswith("error: distribute multiworker needs the environment variable TF_CONFIG")
-    assert message in last
+        lines = "".join(f"{json.dumps(description)}\n" for description, _ in rows)
+        result = subprocess.run(
+            [sys.executable, "-c", REFUSALS.format(root=str(ROOT)), *flags],
+            input=lines.replace("{taken}", str(taken.getsockname()[1])),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    errors = [json.loads(line[7:]) for line in result.stdout.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(rows), result.stderr
+    for error, (_, message) in zip(errors, rows, strict=True):
+        assert error.startswith("distribute multiworker needs the environment variable TF_CONFIG")
+        assert message in error
+        assert "\n" not in error

@@ -258,6 +258,7 @@ def test_the_last_checkpoints_are_kept_and_no_temporary_file(model_dir, pair_fil
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_shards_give_the_run_that_their_pairs_give(model_dir, tmp_path):
     """With masks, which are a token in both."""
     flags = ["--sentence_split", "sentences", "--gap_sentence_strategy", "random", "--mask_rates", "0.9,0,0.1,0"]

@@ -262,7 +262,9 @@ def whole_run(tokenizer, pairs, tmp_path_factory):
     return run(tokenizer, tmp_path_factory.mktemp("whole"), pairs)
 
 
-@pytest.mark.parametrize(("seed", "is_same"), [(TrainingConfig.seed, True), (2, False)])
+@pytest.mark.parametrize(
+    ("seed", "is_same"), [(TrainingConfig.seed, True), pytest.param(2, False, marks=pytest.mark.slow)]
+)
 def test_two_runs_with_a_seed_are_equal_and_with_another_not(whole_run, tokenizer, tmp_path, pairs, seed, is_same):
     other = run(tokenizer, tmp_path, pairs, seed=seed)
     assert (other.history == whole_run.history) == is_same
@@ -444,6 +446,7 @@ def test_fifty_steps_in_half_precision_follow_float32(mixed_precision, rtol, ato
     np.testing.assert_allclose(run_steps(mixed_precision, 7000, 50, tmp_path), fifty_losses, rtol=rtol, atol=atol)
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_50000_survives_float16(tmp_path):
     losses = run_steps("float16", 50_000, 30, tmp_path, learning_rate=1e-2)
     assert losses == pytest.approx(run_steps("no", 50_000, 30, tmp_path, learning_rate=1e-2), rel=0.03, abs=0.05)
