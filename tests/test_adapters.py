@@ -12,6 +12,9 @@ from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import ROOT, weights_hash
 from t5_pegasus.networks.adapter_files import Record, read_adapter, write_adapter
 from t5_pegasus.networks.architectures import describe
+from t5_pegasus.systems.protocol import Text
+from t5_pegasus.systems.spec import parse_spec
+from t5_pegasus.systems.table import make_system
 from tests.engines.test_low_rank import make_adapter
 
 TEXTS = ["".join(chr(0x4E00 + 7 * n % 90 + k) for k in range(4, 9 + n)) for n in range(5)]
@@ -63,6 +66,14 @@ def test_each_text_has_the_adapter_that_is_asked_for(folder, exported):
         title.generate(TEXTS[0], adapter="news")
     with pytest.raises(OptionError, match=r"adapter must be one name, or as many as texts \(5\), got 1"):
         title.generate(TEXTS, adapter=["law"])
+
+
+def test_a_system_of_a_comparison_takes_an_adapter(folder, exported):
+    options, texts = "num_beams=2&max_new_tokens=6", [Text(text, ("题",)) for text in TEXTS]
+    system = make_system(parse_spec(f"title:{exported}?adapter={folder / 'news'}&{options}"))
+    expected = AutoTitle.load(exported, adapter=folder / "news").generate(TEXTS, num_beams=2, max_new_tokens=6)
+    assert [each.title for each in system.write(texts, 0)] == expected
+    assert system.identity() != make_system(parse_spec(f"title:{exported}?{options}")).identity()
 
 
 def test_another_base_is_refused_unless_asked_for(folder, exported, random_t5, random_model_dir, tmp_path):

@@ -15,7 +15,20 @@ from matplotlib.figure import Figure
 
 # Stand-ins, replaced by what the page's theme says.
 INK, LINE = "#010203", "#040506"
-COLORS = ("#3b7dd8", "#d2691e", "#2e9e6b", "#a64ac9", "#c8435a", "#8a7a2f", "#2f9fb3", "#7a6ad8", "#b0578d", "#6b7785")
+COLORS = (
+    "#3b7dd8",
+    "#d2691e",
+    "#2e9e6b",
+    "#a64ac9",
+    "#c8435a",
+    "#8a7a2f",
+    "#2f9fb3",
+    "#7a6ad8",
+    "#b0578d",
+    "#6b7785",
+    "#5f9e4a",
+    "#d9a400",
+)
 
 _THEMED = {INK: "currentColor", LINE: "var(--line)"}
 _STYLE: Any = {

@@ -27,6 +27,7 @@ _REASONS = {
     "seconds_per_text": "its titles were written elsewhere",
     "peak_bytes": "it has no process here",
     "cost": "no price is known",
+    "asked_length": "no length was asked for",
 }
 
 Row = Mapping[str, float]
@@ -144,6 +145,7 @@ def _about_system(entry: Entry, language: str) -> dict[str, Any]:
         "seconds_per_text": None if run.seconds is None else float(f"{run.seconds:.4g}"),
         "peak_bytes": run.peak_bytes,
         "mean_length": round(sum(lengths) / len(lengths), 2),
+        "asked_length": run.asked_length,
         "empty": sum(not each.title.strip() and not each.refused for each in written),
         "refused": sum(each.refused for each in written),
         "input_tokens": sum(each.input_tokens for each in written),

@@ -74,6 +74,7 @@ class OpenAIChat(LocalSystem):
         self._model = spec.target
         self._config = config = make_config(ChatConfig, spec.options)
         self._template = read_template(config.prompt or _PROMPTS[spec.language])
+        self.asked_length = config.length if "{length}" in self._template else None
         self._examples: list[dict[str, str]] = []
         if config.examples is not None:
             pairs = list(read_examples(config.examples))

@@ -13,6 +13,7 @@ from .comparison import MAIN_SCORE, Entry, Findings
 from .protocol import Text
 
 _BINS = 6
+_MOST_PAIRS = 21
 
 Plot = Callable[[Axes, Findings, Sequence[Entry], Sequence[Text]], None]
 
@@ -56,7 +57,7 @@ def lengths(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: Seq
 
 def wins(axes: Axes, findings: Findings, entries: Sequence[Entry], texts: Sequence[Text]) -> None:
     """For each pair, the texts where the first has the higher score, neither has, and the second has."""
-    pairs = findings.summary["differences"]
+    pairs = _shown_pairs(findings)
     for place, pair in enumerate(reversed(pairs)):
         start = 0
         for kind, color in (("wins", COLORS[0]), ("ties", LINE), ("losses", COLORS[1])):
@@ -98,9 +99,19 @@ PLOTS: dict[str, Plot] = {
 
 def draw(name: str, findings: Findings, entries: Sequence[Entry], texts: Sequence[Text]) -> str:
     """Return a plot of PLOTS as an <svg> element."""
-    rows = {"intervals": len(entries), "wins": len(findings.summary["differences"])}.get(name)
+    rows = {"intervals": len(entries), "wins": len(_shown_pairs(findings))}.get(name)
     height = 3.4 if rows is None else 0.8 + 0.32 * rows
     return svg.draw(name, lambda axes: PLOTS[name](axes, findings, entries, texts), height)
+
+
+def _shown_pairs(findings: Findings) -> list[dict[str, Any]]:
+    """Return the pairs; of more than a plot has room for, those of the system with the highest main score."""
+    pairs: list[dict[str, Any]] = findings.summary["differences"]
+    if len(pairs) <= _MOST_PAIRS:
+        return pairs
+    scores = _main_row(findings)["systems"]
+    best = max(scores, key=lambda name: scores[name][0])
+    return [pair for pair in pairs if best in (pair["first"], pair["second"])]
 
 
 def _main_row(findings: Findings) -> dict[str, Any]:

@@ -30,10 +30,12 @@ class System(Protocol):
         chunk_size: texts that are given to `write` at once. Their titles are kept together, so that is what a stopped
             comparison loses.
         runs_here: whether the work is done in this process, which has then its time and memory measured alone.
+        asked_length: the characters or words that titles were asked to have at most; None if that was not said.
     """
 
     chunk_size: int
     runs_here: bool
+    asked_length: int | None
 
     def identity(self) -> dict[str, Any]:
         """Return what the titles depend on beside the texts, as JSON: hashes of files, options, addresses."""
@@ -53,6 +55,7 @@ class LocalSystem:
 
     chunk_size = 32
     runs_here = True
+    asked_length: int | None = None
 
     def cost(self, written: Sequence[Written]) -> float | None:
         """Return None: no price is known."""

@@ -34,12 +34,14 @@ class Run:
         seconds: of wall time for each text, loading left out; None if they were not written here.
         peak_bytes: the most memory that the system's process had; None if it has none of its own.
         cost: of all titles; None if no price is known.
+        asked_length: the characters or words that titles were asked to have at most; None if that was not said.
     """
 
     written: list[Written]
     seconds: float | None
     peak_bytes: int | None
     cost: float | None
+    asked_length: int | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -89,7 +91,7 @@ def run_system(
     written = [each for chunk in chunks for each in chunk.written][: len(texts)]
     seconds = sum(chunk.seconds for chunk in chunks) / len(texts) if _is_timed(system) else None
     peaks = [chunk.peak_bytes for chunk in chunks if chunk.peak_bytes is not None]
-    return Run(written, seconds, max(peaks, default=None), system.cost(written))
+    return Run(written, seconds, max(peaks, default=None), system.cost(written), system.asked_length)
 
 
 def write_titles(name: str, system: System, texts: Sequence[Text], file: TitleFile, progress: bool = True) -> None:

@@ -67,10 +67,11 @@ def as_markdown(summary: dict[str, Any]) -> str:
                 f"{each['output_tokens']:,}",
                 "–" if each["cost"] is None else f"{each['cost']:.4g}",
                 f"{each['mean_length']:.1f}",
+                "–" if each["asked_length"] is None else str(each["asked_length"]),
             ]
             for each in paid
         ]
-        parts.append(_table(["system", "tokens read", "tokens written", "cost", "mean length"], rows))
+        parts.append(_table(["system", "tokens read", "tokens written", "cost", "mean length", "asked for"], rows))
     if len(names) > 1:
         parts += ["## Pairs", _pairs(scores[MAIN_SCORE], summary)]
     parts += ["## Slices", f"Mean {MAIN_SCORE} of each part of the texts.", _slices(summary, names)]

@@ -32,6 +32,11 @@ def reports(files):
     return check_files(files, PegasusTokenizer(TINY_MODEL_DIR / "vocab.txt"), CheckConfig())
 
 
+@pytest.fixture(scope="module")
+def page(reports):
+    return to_page(reports, LIMITS)
+
+
 class Tables(html.parser.HTMLParser):
     """The rows of all tables, as lists of texts; whatever is no HTML of the page's own is in there as text."""
 
@@ -57,11 +62,11 @@ class Tables(html.parser.HTMLParser):
             self._text += data
 
 
-def test_its_tables_have_the_numbers_of_the_json(reports):
-    page = Tables(to_page(reports, LIMITS))
-    cells = {row[0]: row[1:] for row in page.rows}
+def test_its_tables_have_the_numbers_of_the_json(reports, page):
+    rows = Tables(page).rows
+    cells = {row[0]: row[1:] for row in rows}
     told = to_dict(reports, LIMITS)
-    assert page.rows[0][1:] == [report.path for report in reports]
+    assert rows[0][1:] == [report.path for report in reports]
     assert cells["rows"] == [f"{each['rows']:,}" for each in told]
     for name, each in CHECKS.items():
         found = [str(of_file["found"][name]) for of_file in told]
@@ -77,8 +82,7 @@ def test_its_tables_have_the_numbers_of_the_json(reports):
     assert {"leak", "notice", "duplicate", "unreadable"} <= {name for name, count in told[0]["found"].items() if count}
 
 
-def test_its_plots_are_whole_and_their_ids_are_their_own(reports):
-    page = to_page(reports, LIMITS)
+def test_its_plots_are_whole_and_their_ids_are_their_own(page):
     plots = re.findall(r"<figure id=\"plot-([^\"]*)\">.*?(<svg.*?</svg>)</figure>", page, re.DOTALL)
     assert [name for name, _ in plots] == [
         *("findings", "content", "content_tokens", "title", "title_tokens", "copied", "scripts")
@@ -100,15 +104,12 @@ def test_the_bars_of_a_file_add_up_to_all_of_it(reports):
     assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
 
 
-def test_the_same_files_give_the_same_bytes_and_texts_are_no_html(files, reports, tmp_path):
-    pages = [tmp_path / name for name in ("one.html", "two.html")]
-    for page in pages:
-        assert check.main([*map(str, files), "--page", str(page), "--max_source_length", "96"]) == 1
-    one, two = (page.read_bytes() for page in pages)
-    assert one == two
-    assert one.decode() == to_page(reports, {**LIMITS, "max_target_length": 32})
-    assert "script" not in Tables(one.decode()).tags
-    assert "://" not in one.decode().replace("http://www.w3.org/", "")  # names of SVG, which nobody asks for
+def test_the_same_files_give_the_same_bytes_and_texts_are_no_html(files, page, tmp_path):
+    limits = [word for name, limit in LIMITS.items() for word in (f"--{name}", str(limit))]
+    assert check.main([*map(str, files), "--page", str(tmp_path / "page.html"), *limits]) == 1
+    assert (tmp_path / "page.html").read_bytes() == page.encode()
+    assert "script" not in Tables(page).tags
+    assert "://" not in page.replace("http://www.w3.org/", "")  # names of SVG, which nobody asks for
 
 
 def test_of_a_file_that_cannot_be_read_there_are_no_figures(tmp_path):
@@ -123,20 +124,21 @@ def test_of_a_file_that_cannot_be_read_there_are_no_figures(tmp_path):
     assert page.count("<svg") == 1
 
 
-def test_a_browser_complains_of_nothing(reports, tmp_path):
+@pytest.mark.slow
+def test_a_browser_complains_of_nothing(page, tmp_path):
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     from playwright.sync_api import sync_playwright
 
-    (tmp_path / "page.html").write_text(to_page(reports, LIMITS), encoding="utf-8")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
     complaints = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 360, "height": 640})
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto((tmp_path / "page.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert page.locator("figure svg").count() == 7
+        shown = browser.new_page(viewport={"width": 360, "height": 640})
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.goto((tmp_path / "page.html").as_uri())
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 360
+        assert shown.locator("figure svg").count() == 7
         browser.close()
     assert complaints == []

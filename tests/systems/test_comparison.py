@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
 from t5_pegasus.metrics import corpus_bleu, score
 from t5_pegasus.metrics.comparison import Score
 from t5_pegasus.systems.comparison import Entry, TextScore, find
+from t5_pegasus.systems.plots import draw
 from t5_pegasus.systems.protocol import Text, Written
 from t5_pegasus.systems.report import about_data, as_html, write_report
 from t5_pegasus.systems.running import Run
@@ -35,7 +37,7 @@ def entries():
     }
     return [
         Entry("好", "title:tiny?name=好", Run(written["好"], 0.25, 200 * 2**20, None)),
-        Entry("差", "openai:x?name=差", Run(written["差"], 1.5, None, 0.02)),
+        Entry("差", "openai:x?name=差", Run(written["差"], 1.5, None, 0.02, asked_length=20)),
     ]
 
 
@@ -115,7 +117,9 @@ def test_a_number_that_is_none_is_null_with_a_reason(entries, tmp_path):
 
 def test_what_is_not_known_of_a_system_has_a_reason(findings):
     first, second = findings.summary["systems"]
-    assert (first["cost"], first["reasons"]) == (None, {"cost": "no price is known"})
+    assert (first["cost"], first["reasons"]) == (
+        *(None, {"cost": "no price is known", "asked_length": "no length was asked for"}),
+    )
     assert (second["peak_bytes"], second["reasons"]) == (None, {"peak_bytes": "it has no process here"})
 
 
@@ -136,7 +140,7 @@ def test_markdown_has_whole_tables(findings):
     for table in tables:
         assert len({line.count("|") - line.count("\\|") for line in table}) == 1
     assert "`差`: 0 empty, 1 refused" in text
-    assert "| `差` | 36 | 8 | 0.02 |" in text
+    assert re.search(r"\| `差` \| 36 \| 8 \| 0.02 \| [\d.]+ \| 20 \|", text)
     assert "(SHA-256" in text
     assert "folder/" not in text
 
@@ -159,6 +163,21 @@ def test_the_page_holds_texts_that_look_like_its_own(findings, entries):
     assert "{{" not in page.replace("{{data}}", "")
     assert "<metadata" not in page
     assert "://" not in page.replace("http://www.w3.org/", "")  # names of SVG, which nobody asks for
+
+
+def test_of_many_systems_the_best_ones_pairs_are_drawn(entries):
+    written = [[Written(title) for title in TITLES["差"]] for _ in range(7)]
+    many = [
+        entries[0],
+        *(Entry(f"差{number}", "lead", Run(each, 0.1, None, None)) for number, each in enumerate(written)),
+    ]
+    found = find(many, TEXTS, make_slices(TEXTS), about_data("x.tsv", TEXTS), resamples=100)
+    plot = draw("wins", found, many, TEXTS)
+    assert len(found.summary["differences"]) == 28
+    assert [f">好 / 差{number}<" in plot for number in range(7)] == [True] * 7
+    assert ">差0 / 差1<" not in plot
+    few = find(many[:3], TEXTS, make_slices(TEXTS), about_data("x.tsv", TEXTS), resamples=100)
+    assert ">差0 / 差1<" in draw("wins", few, many[:3], TEXTS)
 
 
 def test_one_system_alone_has_no_pairs(entries, tmp_path):

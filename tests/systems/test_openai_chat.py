@@ -99,7 +99,10 @@ def test_the_first_prompt_is_that_of_the_published_comparison():
 def test_english_texts_have_an_english_prompt(endpoint):
     spec = parse_spec(f"openai:m?base_url={endpoint.url}&length=9", "en")
     endpoint.answers = [title('Summary: "Nick borrows it."')]
-    (written,) = make_system(spec).write([Text("Nick: May I?", ())], 0)
+    system = make_system(spec)
+    assert system.asked_length == 9
+    assert make_system(parse_spec(f"openai:m?base_url={endpoint.url}&prompt=text")).asked_length is None
+    (written,) = system.write([Text("Nick: May I?", ())], 0)
     assert written.title == "Nick borrows it."
     (message,) = endpoint.requests[-1][1]["messages"]
     assert message["content"].startswith("Summarize the following text as concisely as you can, in at most 9 words.")

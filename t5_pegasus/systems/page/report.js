@@ -7,11 +7,11 @@ const TEXTS = {
     light: "浅色", dark: "深色", theme: "随系统", reference: "参考", system: "系统", pair: "一对系统", difference: "差",
     bootstrap: "p，自助法", randomization: "p，随机化", significant: "显著", detectable: "能测出的最小差", wins: "胜/平/负",
     by: "分组", value: "取值", number: "篇数", seconds: "秒/篇", memory: "内存 MiB", tokens: "词元 读/写", cost: "费用", missing: "空/拒",
-    length: "均长", yes: "是", no: "否", all: "全部",
+    length: "均长", asked: "要求的长度", yes: "是", no: "否", all: "全部",
     scoresNote: "占比以百分数表示，小字是 95% 自助法区间。粗体是该项最好的系统，点下划线的与它没有显著差别（配对随机化检验，Holm 校正）。",
     "plot-intervals": "ROUGE-L 及其 95% 区间", "plot-speed": "质量与速度：横轴是每篇秒数（对数），竖轴是 ROUGE-L",
     "plot-by-length": "ROUGE-L 随正文{unit}数的变化：每点的篇数相同", "plot-lengths": "标题{unit}数的分布：横轴{unit}数，竖轴篇数，填充的是参考标题",
-    "plot-wins": "每一对系统的胜（蓝）、平、负（橙）篇数，按 ROUGE-L",
+    "plot-wins": "每一对系统的胜（蓝）、平、负（橙）篇数，按 ROUGE-L；系统很多时只列最好的系统",
     filters: {
       all: "全部，按原来的顺序", worst: "得分最低的在前", best: "得分最高的在前", different: "各系统差别最大的在前",
       invented: "有正文里没有的数字、外文词或书名", empty: "没有写出标题",
@@ -27,12 +27,12 @@ const TEXTS = {
     language: "中文", light: "Light", dark: "Dark", theme: "System", reference: "reference", system: "system", pair: "pair",
     difference: "difference", bootstrap: "p, bootstrap", randomization: "p, randomization", significant: "significant",
     detectable: "smallest that shows", wins: "wins/ties/losses", by: "by", value: "value", number: "texts", seconds: "s a text",
-    memory: "memory, MiB", tokens: "tokens read/written", cost: "cost", missing: "empty/refused", length: "mean length", yes: "yes", no: "no",
+    memory: "memory, MiB", tokens: "tokens read/written", cost: "cost", missing: "empty/refused", length: "mean length", asked: "length asked for", yes: "yes", no: "no",
     all: "all systems",
     scoresNote: "Shares are in percent; in small print the 95 % bootstrap interval. Bold is the best system of a score; what is underlined with dots does not differ from it significantly (paired randomization, Holm's correction).",
     "plot-intervals": "ROUGE-L with its 95 % interval", "plot-speed": "Quality against speed: seconds a text (log) and ROUGE-L",
     "plot-by-length": "ROUGE-L by the {unit} of the text: each point has as many texts", "plot-lengths": "Lengths of titles: {unit} and texts; the filled ones are the references",
-    "plot-wins": "Texts that the first of each pair wins (blue), neither, and the second (orange), by ROUGE-L",
+    "plot-wins": "Texts that the first of each pair wins (blue), neither, and the second (orange), by ROUGE-L; of many systems, the best one's pairs",
     filters: {
       all: "all, in their order", worst: "lowest score first", best: "highest score first", different: "most different first",
       invented: "numbers, names and the like that the text has not", empty: "no title written",
@@ -107,6 +107,7 @@ function drawScores() {
     [t.memory]: (system) => (system.peak_bytes === null ? "–" : (system.peak_bytes / 2 ** 20).toFixed(0)),
     ...(isPaid && {
       [t.tokens]: (system) => `${system.input_tokens}/${system.output_tokens}`,
+      [t.asked]: (system) => (system.asked_length === null ? "–" : String(system.asked_length)),
       [t.cost]: (system) => (system.cost === null ? "–" : String(system.cost)),
     }),
   };
