@@ -4,7 +4,6 @@ Import it before t5_pegasus, which it makes importable from anywhere.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from t5_pegasus import cli
 from t5_pegasus.errors import OptionError
-from t5_pegasus.files import atomic_text
+from t5_pegasus.files import atomic_text, to_json
 
 
 def make_parser(description: str, repeated: bool = True) -> argparse.ArgumentParser:
@@ -73,7 +72,7 @@ def print_table(title: str, rows: Mapping[str, float], unit: str) -> None:
 def report(result: dict[str, Any], packages: Sequence[str], output: str | None) -> None:
     """Print the result as a JSON line, with the versions and the number of cores, and write it to `output` if given."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    line = json.dumps({**result, "versions": versions, "cpu_count": os.cpu_count()}, ensure_ascii=False)
+    line = to_json({**result, "versions": versions, "cpu_count": os.cpu_count()})
     if output is not None:
         with atomic_text(output) as file:
             file.write(f"{line}\n")

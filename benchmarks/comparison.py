@@ -1,11 +1,12 @@
-"""Compare the shipped model with rules on CSL's test set, by compare.py, and write the table of docs/results.md.
+"""Compare the shipped model with rules and others on CSL's test set, by compare.py, for the table of docs/results.md.
 
     python benchmarks/comparison.py            # titles, report, results/comparison_csl.json, both pages
     python benchmarks/comparison.py --tables   # the pages alone, from that JSON
     python benchmarks/comparison.py --check    # exit code 1 if a page is not up to date
 
 The model writes greedily, with 4 beams, with 16 drawn titles of which one is kept, and behind our own service, which is
-started here. Titles are kept in the report's folder, so a stopped run goes on.
+started here and asked by our client and by OpenAI's. Beside it, the same network trained from scratch,
+which benchmarks/cross_position_bias.py leaves. Titles are kept in the report's folder, so a stopped run goes on.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from tables import update_pages
 from t5_pegasus import cli
 from t5_pegasus.commands import compare
 from t5_pegasus.errors import DataError, OptionError
-from t5_pegasus.files import atomic_text
+from t5_pegasus.files import atomic_text, to_json
 from t5_pegasus.locations import ROOT, TINY_MODEL_DIR
 
 RESULTS = ROOT / "benchmarks" / "results" / "comparison_csl.json"
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.make_parser("Compare the shipped model with rules on CSL's test set.")
     parser.add_argument("--report", default=str(ROOT / "build" / "comparison"), help="folder of the report")
     parser.add_argument("--port", type=int, default=18731, help="of the service, whose titles are kept by its address")
+    parser.add_argument("--scratch", default="build/cross_position_bias/without", help="the model trained from scratch")
     parser.add_argument("--tables", action="store_true", help="only write the tables, from the committed JSON")
     parser.add_argument("--check", action="store_true", help="only look whether the tables are up to date")
     flags = parser.parse_args(argv)
@@ -61,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = common.public_data()
         if data is None:
             raise OptionError("T5_PEGASUS_DATA must name the folder of public data sets")
-        run(data / "csl" / "test.tsv", Path(flags.report), flags.port)
+        if not (Path(flags.scratch) / "best_model.weights").is_file():
+            raise OptionError(
+                f"scratch must be a model that benchmarks/cross_position_bias.py has trained, got {flags.scratch}"
+            )
+        run(data / "csl" / "test.tsv", Path(flags.report), flags.port, flags.scratch)
     try:
         result = json.loads(RESULTS.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -69,24 +75,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return update_pages({name: section(result, words) for name, words in WORDS.items()}, flags.check, (BEGIN, END))
 
 
-def run(test_file: Path, report: Path, port: int) -> None:
+def run(test_file: Path, report: Path, port: int, scratch: str) -> None:
     """Write the report, and its JSON to the results."""
-    model = "title:tiny"
+    model, url = "title:tiny", f"http://127.0.0.1:{port}"
     drawn = "do_sample=true&temperature=0.5&seed=1&num_return_sequences=16&rerank=mbr"
     systems = [
         f"{model}?num_beams=1&name=tiny, greedy",
         f"{model}?num_beams=4&name={BASELINE}",
         f"{model}?{drawn}&name=tiny, MBR of 16",
-        f"service:http://127.0.0.1:{port}?name=tiny, service",
-        *("lead?name=first clause", "textrank", "compress", "oracle?name=oracle sentence"),
+        f"title:{scratch}?run_dir={scratch}&num_beams=4&name=from scratch, 4 beams",
+        f"service:{url}?name=tiny, service",
+        f"openai:{TINY_MODEL_DIR.name}?base_url={url}/v1&prompt=text&max_tokens=40&name=tiny, OpenAI's client",
+        *("lead?name=first clause", "compress", "textrank", "lexrank", "oracle?name=oracle sentence"),
     ]
     arguments = [word for system in systems for word in ("--system", system)]
+    os.environ.setdefault("OPENAI_API_KEY", "none")  # the client wants one; the service here asks for none
+    os.environ["NO_PROXY"] = "127.0.0.1"
     with service(port):
         code = compare.main(["--test_file", str(test_file), "--output_dir", str(report), *arguments])
     if code == 0:
         result = json.loads((report / "scores.json").read_text(encoding="utf-8"))
         with atomic_text(RESULTS) as file:
-            file.write(json.dumps(result, ensure_ascii=False) + "\n")
+            file.write(to_json(result) + "\n")
         with atomic_text(RESULTS.with_suffix(".md")) as file:
             file.write((report / "report.md").read_text(encoding="utf-8"))
 
