@@ -47,6 +47,10 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Told before a repository is made: Docker would refuse such an image after that.
+[[ $repository =~ ^[a-z0-9]+([._/-]+[a-z0-9]+)*$ ]] ||
+    fail "repository must be small letters and digits with . _ - / between them, got $repository"
+[[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || fail "tag must be letters and digits with . _ - among them, got $tag"
 for command in aws docker; do
     command -v "$command" >/dev/null || fail "$command is not installed"
 done

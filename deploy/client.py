@@ -18,7 +18,7 @@ from t5_pegasus import cli
 from t5_pegasus.config import GenerationConfig
 from t5_pegasus.data.examples import read_texts
 from t5_pegasus.errors import DataError, OptionError, PegasusError
-from t5_pegasus.systems.http_client import LOCAL, Send, over_http, parse_answer, refusal
+from t5_pegasus.systems.http_client import LOCAL, LONGEST_TIMEOUT, Send, over_http, parse_answer, refusal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--endpoint_name goes with neither --url nor --api_key_file")
     if flags.texts_per_request < 1:
         raise OptionError(f"texts_per_request must be at least 1, got {flags.texts_per_request}")
-    if not 0 < flags.timeout < float("inf"):
-        raise OptionError(f"timeout must be above 0, got {flags.timeout}")
+    if not 0 < flags.timeout <= LONGEST_TIMEOUT:
+        raise OptionError(f"timeout must be above 0 and at most {LONGEST_TIMEOUT:g} seconds, got {flags.timeout:g}")
     if flags.endpoint_name:
         send = over_sagemaker(flags.endpoint_name, flags.region, flags.timeout)
     else:

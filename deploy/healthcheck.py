@@ -5,9 +5,9 @@ The port is that of the command, of SERVE_FLAGS or of SageMaker's variable, as `
 """
 
 import argparse
+import http.client
 import os
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ def main() -> int:
     try:
         with opener.open(url, timeout=4):
             return 0
-    except (OSError, urllib.error.HTTPError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # the last two for an address that is none
         print(f"{url}: {error}", file=sys.stderr)
         return 1
 

@@ -13,6 +13,7 @@ from ..errors import OptionError, PegasusError
 from ..text.lines import read_lines
 
 LOCAL = "http://127.0.0.1:8080"
+LONGEST_TIMEOUT = 1e6  # seconds; the system has a limit of its own, and an error for it that names no flag
 _TRIES = 5  # of a request that a busy service turns away
 _LONGEST_PAUSE = 30.0  # seconds
 
@@ -22,19 +23,19 @@ Send = Callable[[dict[str, Any]], dict[str, Any]]
 def over_http(url: str, api_key_file: str | None, timeout: float) -> Send:
     """Return a function that asks the service at an address. A busy service is asked again after the time it names.
 
-    The function raises PegasusError where the service cannot be reached or refuses.
+    The function raises PegasusError where the service cannot be reached or refuses. OptionError is raised for an
+    address that is none, and for a key that no header can have.
     """
-    address = urllib.parse.urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise OptionError(f"url must look like {LOCAL}, got {url}")
+    host = host_of(url)
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if api_key_file:
         keys = [line.strip() for line in read_lines(api_key_file) if line.strip()]
         if not keys:
             raise OptionError(f"api_key_file must hold a key, got the empty file {api_key_file}")
+        require_key(keys[0], f"api_key_file {api_key_file}")
         headers["Authorization"] = f"Bearer {keys[0]}"
     # A proxy is for other machines: this one is not to be looked for through it.
-    local = address.hostname in ("127.0.0.1", "localhost", "::1")
+    local = host in ("127.0.0.1", "localhost", "::1")
     opener = urllib.request.build_opener(_NoRedirects, *([urllib.request.ProxyHandler({})] if local else []))
 
     def send(body: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +57,27 @@ def over_http(url: str, api_key_file: str | None, timeout: float) -> Send:
                 raise PegasusError(f"no answer from {url}: {reason}; is the service running?") from error
 
     return send
+
+
+def host_of(url: str) -> str:
+    """Return the host of an HTTP address; raises OptionError for what no request could be sent to."""
+    try:
+        address = urllib.parse.urlsplit(url)
+        host, port = address.hostname, address.port
+        (host or "").encode("idna")
+    except ValueError:  # brackets, ports and names that cannot be
+        host, port = None, None
+    # Other characters stand in an address as %E6%96%87, and in its host as xn--….
+    written = url.isascii() and url.isprintable() and " " not in url
+    if not host or not written or address.scheme not in ("http", "https") or port == 0:
+        raise OptionError(f"url must look like {LOCAL}, got {url}")
+    return host
+
+
+def require_key(key: str, where: str) -> None:
+    """Raise OptionError, without the key, for one that no header can have."""
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise OptionError(f"{where} must hold a key of ASCII characters without spaces")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -16,6 +16,7 @@ from ..config import option, require, require_at_least, require_finite, require_
 from ..data.examples import read_examples
 from ..errors import DataError, OptionError, PegasusError
 from ..files import READ_ERRORS, open_text, read_error
+from .http_client import host_of, require_key
 from .protocol import LocalSystem, Text, Written
 from .spec import Spec, make_config
 
@@ -166,14 +167,18 @@ def read_template(prompt: str) -> str:
 
 
 def _make_client(config: ChatConfig) -> Any:
-    """Return the official client; raises OptionError without it or without a key."""
+    """Return the official client; raises OptionError without it, without a key, and for an address that is none."""
     try:
         import openai
     except ImportError as error:
         raise OptionError("openai is not installed: `pip install '.[compare]'`") from error
     if not os.environ.get("OPENAI_API_KEY"):
         raise OptionError("OPENAI_API_KEY must hold the key of the endpoint (any word where none is asked for)")
-    return openai.OpenAI(base_url=config.base_url, timeout=config.timeout, max_retries=config.tries - 1)
+    require_key(os.environ["OPENAI_API_KEY"], "OPENAI_API_KEY")
+    address = config.base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if address:
+        host_of(address)
+    return openai.OpenAI(base_url=address, timeout=config.timeout, max_retries=config.tries - 1)
 
 
 def _reason(error: Exception) -> str:

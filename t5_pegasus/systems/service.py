@@ -1,13 +1,12 @@
 """Our own service, by its address: `serve.py` here or anywhere."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from ..config import GenerationConfig, option, require, require_at_least
 from ..errors import PegasusError
-from .http_client import LOCAL, over_http
+from .http_client import LOCAL, LONGEST_TIMEOUT, over_http
 from .protocol import LocalSystem, Text, Written
 from .spec import Spec, check_known, converted
 
@@ -22,7 +21,8 @@ class ServiceConfig:
 
     def __post_init__(self) -> None:
         """Raise OptionError for a time that is no time, and for requests without a text."""
-        require(0 < self.timeout < math.inf, "timeout must be above 0", self.timeout)
+        rule = f"timeout must be above 0 and at most {LONGEST_TIMEOUT:g} seconds"
+        require(0 < self.timeout <= LONGEST_TIMEOUT, rule, self.timeout)
         require_at_least(self, 1, "texts_per_request")
 
 

@@ -11,6 +11,8 @@ from t5_pegasus.locations import PACKAGE, ROOT
 
 Main = Callable[[Sequence[str]], int]
 
+_IMAGE = "123456789012.dkr.ecr.us-west-2.amazonaws.com/none"
+
 # A row a script: flags, of which the last win, whose input is missing.
 SCRIPTS = {
     "t5_pegasus.commands.title": ["--input_file", "none.tsv"],
@@ -26,6 +28,9 @@ SCRIPTS = {
     "t5_pegasus.vocabulary": ["--input_file", "none.txt"],
     "t5_pegasus.export": ["--model_dir", "none"],
     "t5_pegasus.conversion": ["--model_dir", "none"],
+    "deploy.client": ["--input_file", "none.tsv"],
+    # No account is asked: there are no credentials, see `without_aws` in test_scripts.py.
+    "deploy.create_endpoint": ["--endpoint_ecr_image_path", _IMAGE, "--role", "none", "--region", "us-west-2"],
 }
 
 
@@ -38,10 +43,10 @@ def main_of(name: str) -> Main:
 def scripts_that_exist() -> set[str]:
     """Return the names of the modules whose `main` is run by `cli.run`; of a script that only names a command, that."""
     found = {f"{PACKAGE.name}.commands.{name}" for name in COMMANDS}
-    for path in (*ROOT.glob("*.py"), *PACKAGE.glob("*.py")):
+    for path in (*ROOT.glob("*.py"), *PACKAGE.glob("*.py"), *(ROOT / "deploy").glob("*.py")):
         text = path.read_text(encoding="utf-8")
         if re.search(r"\brun\(main\)", text) and "def main(" in text:
-            found.add(path.stem if path.parent == ROOT else f"{PACKAGE.name}.{path.stem}")
+            found.add(path.stem if path.parent == ROOT else f"{path.parent.name}.{path.stem}")
     return found
 
 

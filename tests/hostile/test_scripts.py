@@ -8,12 +8,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import ROOT
+from t5_pegasus.systems.http_client import over_http
+from t5_pegasus.systems.spec import parse_spec
+from t5_pegasus.systems.table import make_system
 from tests.hostile.damage import ODD_FLAGS
 from tests.hostile.outcomes import files_in, outcome, some_or_many
 from tests.hostile.scripts import SCRIPTS, flags_of, main_of, scripts_that_exist
@@ -228,6 +233,19 @@ CASES = {
 }
 
 
+# What no request could be sent to, to any of the scripts that ask a service.
+ADDRESSES = ["x", "127.0.0.1:8080", "ftp://x", "http://", "http://[::1", "http://x:y", "http://x:99999", "http://x:0"]
+ADDRESSES += [
+    "http://文",
+    "http://x/文",
+    "http://a b",
+    "http://x\n",
+    "http://x\u2028",
+    f"http://{'x' * 300}",
+    "http://.x",
+]
+
+
 def place(folder: Path, files: dict[str, bytes]) -> None:
     """Write files by their paths in a folder."""
     for name, content in files.items():
@@ -252,6 +270,25 @@ def test_what_cannot_work_is_told_in_one_line_and_leaves_nothing(tmp_path, monke
 
 def test_every_script_is_attacked():
     assert set(SCRIPTS) == scripts_that_exist()
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=ascii)
+def test_an_address_that_is_none_is_told(monkeypatch, address):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    told = f"url must look like http://127.0.0.1:8080, got {address}"
+    spec = parse_spec(f"openai:m?base_url={quote(address)}")
+    for ask in (lambda: make_system(spec), lambda: over_http(address, None, 5)):
+        with pytest.raises(OptionError, match=f"^{re.escape(told)}$"):
+            ask()
+
+
+@pytest.fixture(autouse=True)
+def without_aws(monkeypatch, tmp_path_factory):
+    """Have no credentials of AWS, nor a machine that could give them."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -734,6 +734,10 @@ def test_every_image_can_be_asked_for_and_docker_s_own_options_go_through(build)
         (["--tagged", "x"], {}, "unknown option --tagged (--help lists the options)"),
         (["--region", "moon"], {}, "region must look like us-east-1, got moon"),
         (["--account", "12"], {}, "account must be 12 digits, got 12"),
+        (["--repository", "T5"], {}, "repository must be small letters and digits with . _ - / between them, got T5"),
+        (["--repository", "x/"], {}, "repository must be small letters and digits with . _ - / between them, got x/"),
+        (["--tag", "-x"], {}, "tag must be letters and digits with . _ - among them, got -x"),
+        (["--tag", "x" * 129], {}, "tag must be letters and digits with . _ - among them, got xxx"),
         ([], {"STUB_REGION": ""}, "no region: give --region or run `aws configure`"),
         (
             ["--engine", "onnx", "--device", "gpu"],
@@ -831,6 +835,9 @@ def test_the_health_check_is_of_the_answer(service):
     loading = check(SERVE_FLAGS=f"--port {service.server_port}")
     assert (loading.returncode, loading.stderr.count("\n")) == (1, 1)
     assert "503" in loading.stderr
+    for flags in ("--port x", "--port 99999", "--host [::1", "--host 文", f"--host {'x' * 300}"):
+        junk = check(SERVE_FLAGS=flags)
+        assert (junk.returncode, junk.stderr.count("\n")) == (1, 1), junk.stderr
 
 
 def test_the_images_have_the_versions_that_are_tested_here():
@@ -1130,6 +1137,8 @@ def test_what_is_no_title_is_told(service, status, answer, message):
 
 
 def test_a_service_that_is_not_there_and_wrong_flags_are_told(tmp_path):
+    key = tmp_path / "key.txt"
+    key.write_text("密钥\n", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(PegasusError, match=rf"no answer from {url}: .*refused; is the service running\?$"):
@@ -1137,7 +1146,9 @@ def test_a_service_that_is_not_there_and_wrong_flags_are_told(tmp_path):
     for flags, message in (
         (["文", "--url", "127.0.0.1:8080"], "url must look like http://127.0.0.1:8080, got 127.0.0.1:8080"),
         (["文", "--texts_per_request", "0"], "texts_per_request must be at least 1, got 0"),
-        (["文", "--timeout", "0"], "timeout must be above 0, got 0.0"),
+        (["文", "--timeout", "0"], r"timeout must be above 0 and at most 1e\+06 seconds, got 0"),
+        (["文", "--timeout", "1e300"], r"timeout must be above 0 and at most 1e\+06 seconds, got 1e\+300"),
+        (["文", "--api_key_file", str(key)], rf"^api_key_file {re.escape(str(key))} must hold a key of ASCII"),
         (["文", "--input_file", "x.txt"], "give a text or --input_file, not both"),
     ):
         with pytest.raises(OptionError, match=message):
