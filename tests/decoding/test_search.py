@@ -18,17 +18,28 @@ def toys(*numbers):
     return [Source.whole([number]) for number in numbers]
 
 
+def toy(rows, seed=0):
+    """Return a ToyDecoder with other probabilities after the tokens given by two, or after all for None."""
+    decoder = ToyDecoder(seed)
+    for before, probabilities in rows.items():
+        decoder.table[before or slice(None)] = probabilities
+    return decoder
+
+
 class ToyEngine:
     """Engine over the tables of ToyDecoders, one a source; see `toys`. Its state is numbers and prefixes."""
 
     def __init__(self, decoders):
         self.decoders = decoders
         self.rows_computed = 0
+        self.tops = set()
 
     def start(self, inputs):
         return inputs.ids[:, 0].tolist(), [[] for _ in inputs.joined]
 
     def step(self, state, tokens, parents, batch_index, edits, top):
+        assert tokens.dtype == parents.dtype == batch_index.dtype == np.int32
+        self.tops.add(top)
         numbers, prefixes = state
         numbers = [numbers[index] for index in batch_index]
         self.rows_computed += tokens.size
@@ -72,10 +83,20 @@ def test_a_batch_gives_what_the_reference_gives_for_each_source(options):
     config = GenerationConfig(max_new_tokens=7, **options)
     search = BatchDecoder(ToyEngine(decoders), START, END)
     found = search.search_batch(toys(*range(60)), config)
+    assert search.engine.tops == {config.num_beams}
     for titles, decoder in zip(found, decoders, strict=True):
         expected = decoder.search(ANY, config)
         assert [title.ids for title in titles] == [title.ids for title in expected]
+        assert all(type(token) is int for title in titles for token in title.ids)
         assert [title.score for title in titles] == pytest.approx([title.score for title in expected])
+
+
+def test_of_equal_continuations_the_first_are_kept():
+    decoders = EQUAL
+    config = GenerationConfig(num_beams=8, max_new_tokens=3, num_return_sequences=8)
+    found = BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(*range(len(decoders))), config)
+    for titles, decoder in zip(found, decoders, strict=True):
+        assert {title.ids for title in titles} == {ids for ids, _ in slow_diverse_search(decoder, config)}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -101,6 +122,21 @@ def test_a_search_ends_no_earlier_than_it_may(length_penalty):
         expected = decoder.search(ANY, config)[0]
         assert title.ids == expected.ids
         assert title.score == pytest.approx(expected.score)
+
+
+def test_a_beam_that_can_end_better_is_waited_for():
+    """Here only at once: with a length penalty so far below 0, a later end is worse than the title that there is."""
+    decoder = toy({(0, START): [0.049, 0, 0.951, 0], (START, 2): [1, 0, 0, 0]})
+    config = GenerationConfig(num_beams=2, max_new_tokens=9, length_penalty=-4.0)
+    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch(toys(0), config)
+    assert found == [((2, END), pytest.approx(16 * np.log(0.951)))]
+
+
+def test_a_beam_that_can_only_be_as_good_is_not_waited_for():
+    engine = ToyEngine([toy({None: [0.5, 0, 0.5, 0]})])
+    (found,) = BatchDecoder(engine, START, END).search_batch(toys(0), GenerationConfig(num_beams=2))
+    assert [title.ids for title in found] == [(END,)]
+    assert engine.rows_computed == 1
 
 
 def test_finished_sources_and_beams_leave_the_batch():
@@ -144,6 +180,15 @@ def test_titles_begin_with_the_prefix(options):
         BatchDecoder(ToyEngine(decoders), START, END).search_batch(toys(0), GenerationConfig(max_new_tokens=2), prefix)
 
 
+def test_a_prefix_is_written_whatever_is_forbidden():
+    decoder = ToyDecoder(0)
+    config = GenerationConfig(max_new_tokens=3, suppress_tokens=(3,), no_repeat_ngram_size=1, repetition_penalty=1.5)
+    (found,) = BatchDecoder(ToyEngine([decoder]), START, END).search_batch(toys(0), config, (3, 3))
+    last = np.log(decoder.table[3, 3, :3]).argmax()
+    total = np.log(decoder.table[0, START, 3]) + np.log(decoder.table[START, 3, 3]) + np.log(decoder.table[3, 3, last])
+    assert found == [((3, 3, last), pytest.approx(total))]
+
+
 def slow_diverse_search(decoder, config):
     """Diverse beam search in plain loops: titles and scores of all groups, best first."""
     width = config.num_beams // config.num_beam_groups
@@ -180,6 +225,72 @@ def test_diverse_beam_search_equals_plain_loops(beams, groups):
         expected = slow_diverse_search(decoder, config)
         assert [title.ids for title in titles] == [ids for ids, _ in expected]
         assert [title.score for title in titles] == pytest.approx([score for _, score in expected])
+
+
+# Decoders of which many titles are equally likely.
+EQUAL = [toy({None: [0.25, 0.25, 0.25, 0.25]}), toy({None: [0.5, 0, 0.5, 0]}), toy({None: [0.25, 0.5, 0, 0.25]})]
+
+
+def slow_refilling_search(decoder, config):
+    """Beam search as in transformers, in plain loops: titles and scores, best first."""
+    width, beams, finished = config.num_beams, [((), 0.0)], []
+    for length in range(1, config.max_new_tokens + 1):
+        last = length == config.max_new_tokens
+        ranked = []
+        for (ids, total), token in itertools.product(beams, range(4)):
+            before = (0, START, *ids)
+            ranked.append(((*ids, token), total + np.log(decoder.table[before[-2], before[-1], token] + 1e-12)))
+        ranked = sorted(ranked, key=lambda title: -title[1])[: 2 * width]
+        if last and config.forced_eos_token_id is not None:
+            ranked = [((*ids, config.forced_eos_token_id), total) for ids, total in beams]
+        divisor = length**config.length_penalty
+        finished += [(ids, total / divisor) for ids, total in ranked[:width] if ids[-1] == END]
+        if last:
+            finished += [(ids, total / divisor) for ids, total in ranked[:width] if ids[-1] != END]
+        beams = [(ids, total) for ids, total in ranked if ids[-1] != END][:width]
+        best = sorted((score for _, score in finished), reverse=True)[:width]
+        if len(best) == width and (config.early_stopping or not beams or best[-1] >= beams[0][1] / divisor):
+            break
+    return sorted(finished, key=lambda title: -title[1])[: config.num_return_sequences]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 2},
+        {"num_beams": 3, "length_penalty": 1.0, "num_return_sequences": 3},
+        {"num_beams": 3, "length_penalty": -1.5, "num_return_sequences": 2},
+        {"num_beams": 8, "num_return_sequences": 8},
+        {"num_beams": 5, "length_penalty": 2.0, "early_stopping": True, "num_return_sequences": 5},
+        {"num_beams": 2, "length_penalty": 1.0, "forced_eos_token_id": END, "num_return_sequences": 2},
+        {"num_beams": 2, "length_penalty": 1.0, "forced_eos_token_id": 3, "num_return_sequences": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("longest", [1, 2, 7])
+def test_a_search_that_refills_its_beams_equals_plain_loops(options, longest):
+    decoders = [ToyDecoder(seed) for seed in range(40)]
+    engine = ToyEngine([*decoders, *EQUAL])
+    config = GenerationConfig(refill_beams=True, max_new_tokens=longest, **options)
+    found = BatchDecoder(engine, START, END).search_batch(toys(*range(len(engine.decoders))), config)
+    assert engine.tops <= {2 * config.num_beams}
+    for titles, decoder in zip(found, engine.decoders, strict=True):
+        expected = slow_refilling_search(decoder, config)
+        assert [title.ids for title in titles] == [ids for ids, _ in expected]
+        assert [title.score for title in titles] == pytest.approx([score for _, score in expected])
+
+
+def test_a_forced_end_costs_nothing():
+    decoders = [ToyDecoder(seed) for seed in range(20)]
+    search = BatchDecoder(ToyEngine(decoders), START, END)
+    options = {"max_new_tokens": 4, "min_new_tokens": 4}
+    free, forced = (GenerationConfig(**options, forced_eos_token_id=token) for token in (None, 2))
+    shorter = GenerationConfig(max_new_tokens=3, min_new_tokens=3)
+    for source in toys(*range(20)):
+        (before,), (title,) = (search.search_batch([source], config)[0] for config in (shorter, forced))
+        assert title == ((*before.ids, 2), pytest.approx(before.score))
+        assert list(search.stream(source, forced))[-1] == title
+        assert search.search_batch([source], free)[0][0].ids[:3] == before.ids
 
 
 SAMPLING = [
@@ -266,6 +377,21 @@ def test_a_sample_is_scored_with_what_the_model_gives_it():
     assert [title.score for title in found] == pytest.approx([scores[title.ids] for title in found])
 
 
+def test_a_sample_of_one_token_or_of_no_temperature_is_the_likeliest():
+    decoders, sources = [ToyDecoder(seed) for seed in range(20)], toys(*range(20))
+    search = BatchDecoder(ToyEngine(decoders), START, END)
+    greedy = search.search_batch(sources, GenerationConfig(max_new_tokens=6))
+    for options in ({"top_k": 1}, {"temperature": 1e-3}):
+        config = GenerationConfig(do_sample=True, max_new_tokens=6, seed=1, **options)
+        assert search.search_batch(sources, config) == greedy
+
+
+def test_top_p_leaves_the_fewest_tokens_that_reach_it():
+    config = GenerationConfig(do_sample=True, max_new_tokens=1, num_return_sequences=64, seed=0, top_k=0, top_p=0.5)
+    (found,) = BatchDecoder(ToyEngine(EQUAL), START, END).search_batch(toys(0), config)
+    assert {title.ids for title in found} == {(0,), (1,)}
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
 def test_a_stream_grows_to_what_the_batch_finds(options):
     for seed in range(20):
@@ -274,6 +400,8 @@ def test_a_stream_grows_to_what_the_batch_finds(options):
         *partial, final = search.stream(*toys(0), config)
         assert final == search.search_batch(toys(0), config)[0][0]
         assert len(partial) <= 6
+        if partial and not config.do_sample:
+            assert partial[0].ids == (ToyDecoder(seed).table[0, START].argmax(),)
         if config.num_beams == 1:
             assert all(title.ids == final.ids[: len(title.ids)] for title in partial)
     decoders = [ToyDecoder(seed) for seed in range(20)]
@@ -286,10 +414,15 @@ def test_a_stream_grows_to_what_the_batch_finds(options):
         assert [title for title, _ in itertools.groupby(titles)] == [title for title, _ in itertools.groupby(streamed)]
 
 
-def test_nothing_but_what_is_forbidden_is_an_empty_title():
-    config = GenerationConfig(num_beams=2, suppress_tokens=(0, 1, 2, 3))
-    (found,) = BatchDecoder(ToyEngine([ToyDecoder(0)]), START, END).search_batch(toys(0), config)
-    assert found == ToyDecoder(0).search(ANY, config) == [((), -np.inf)]
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"do_sample": True}], ids=str)
+def test_nothing_but_what_is_forbidden_is_an_empty_title(options):
+    config = GenerationConfig(suppress_tokens=(0, 1, 2, 3), **options)
+    search = BatchDecoder(ToyEngine([ToyDecoder(0)]), START, END)
+    with np.errstate(invalid="raise"):
+        (found,) = search.search_batch(toys(0), config)
+    assert found == [((), -np.inf)]
+    if not config.do_sample:
+        assert found == ToyDecoder(0).search(ANY, config)
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "seed": 3, "top_k": 2}], ids=str)
@@ -334,3 +467,23 @@ def test_a_source_that_is_no_longer_wanted_leaves_the_batch():
     unwanted = GenerationConfig(length_penalty=-1.0)
     (found,) = BatchDecoder(engine, START, END).search_batch(toys(0), unwanted, is_wanted=lambda number: False)
     assert found == [((), 0.0)]
+
+
+@pytest.mark.parametrize(("sources", "rows"), [(4, 4 * 4 + 16 * 3), (5, 20 * 5)])
+def test_a_batch_is_copied_when_a_quarter_has_left(sources, rows):
+    """Else one that has left stays in it, and its title as it was."""
+    engine = ToyEngine([ToyDecoder(seed) for seed in range(sources)])
+    config = GenerationConfig(max_new_tokens=20, min_new_tokens=20)
+    asked = []
+
+    def is_wanted(number):
+        asked.append(number)
+        return number != 1 or asked.count(1) < 5
+
+    found = BatchDecoder(engine, START, END).search_batch(toys(*range(sources)), config, is_wanted=is_wanted)
+    assert [len(titles[0].ids) for titles in found] == [4 if number == 1 else 20 for number in range(sources)]
+    assert engine.rows_computed == rows
+
+
+def test_a_decoder_knows_no_hash_of_weights_unless_told():
+    assert BatchDecoder(ToyEngine([]), START, END).base_sha256() is None
