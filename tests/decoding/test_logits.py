@@ -12,7 +12,7 @@ from t5_pegasus.decoding.logits import FILTERS, find_edits, suppress
 
 END = 9
 OPTIONS = {
-    "repetition_penalty": {"repetition_penalty": 1.5},
+    "repetition_penalty": {"repetition_penalty": 2.0},
     "min_new_tokens": {"min_new_tokens": 3},
     "no_repeat_ngrams": {"no_repeat_ngram_size": 2},
     "suppress_tokens": {"suppress_tokens": (4, 1)},
@@ -40,6 +40,7 @@ def expected_factors(row, config):
 def test_edits_are_what_the_options_say(options, rows):
     config = GenerationConfig(**options)
     pairs, factors = find_edits(np.array(rows, np.int32).reshape(len(rows), -1), END, config)
+    assert (pairs.dtype, factors.dtype) == (np.int32, np.float32)
     found = np.ones((len(rows), 10))
     assert len({tuple(pair) for pair in pairs.tolist()}) == len(pairs) == len(factors)
     for (row, token), factor in zip(pairs, factors, strict=True):

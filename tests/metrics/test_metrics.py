@@ -18,6 +18,7 @@ from t5_pegasus.data.examples import read_examples
 from t5_pegasus.errors import DataError
 from t5_pegasus.locations import DATA_DIR, ROOT
 from t5_pegasus.metrics import rouge as rouge_module
+from t5_pegasus.metrics.bleu import bleu_of_several
 
 NAMES = ["rouge-1", "rouge-2", "rouge-l", "bleu"]
 
@@ -102,6 +103,16 @@ def test_scores_of_titles_and_abstracts_equal_the_plain_loop(where, request):
 def test_golden_numbers(prediction, reference, expected):
     scores = metrics.score_each([prediction], [reference])[0]
     assert list(scores.values()) == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+few = st.text("abc文 ", min_size=1, max_size=9)
+
+
+@given(prediction=few.filter(str.strip), references=st.lists(few, min_size=1, max_size=3))
+def test_bleu_of_several_references_equals_nltks(prediction, references):
+    words, *others = (" ".join(text).split(" ") for text in (prediction, *references))
+    expected = sentence_bleu(others, words, smoothing_function=SmoothingFunction().method1)
+    assert bleu_of_several(prediction, references) == {"bleu": pytest.approx(expected, rel=0, abs=1e-12)}
 
 
 def test_texts_beyond_the_recursion_of_rouge_are_scored_as_it_would():
