@@ -67,7 +67,7 @@ class PegasusTokenizer:
     def fingerprint(self) -> str:
         """Return the SHA-256, in hex, of the tokens in their order and the user words."""
         content = json.dumps([self.tokens, self.user_words], ensure_ascii=False)
-        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         """Return the ids of a text between [CLS] and [SEP].

@@ -105,11 +105,18 @@ def test_sources_that_fit_are_read_at_once():
     texts = [[101, 7, 8, 102], [101, 102]]
     sources = [Source(divide(ids, 4, frame)) for ids in texts]
     assert sources == [Source.whole(ids) for ids in texts] == [Source((Window(ids, 0, len(ids)),)) for ids in texts]
-    ids, joined, *_ = make_inputs(sources)
-    assert ids.dtype == joined.dtype == np.int32
+    ids, joined, owners, adapters = make_inputs(sources)
+    assert ids.dtype == joined.dtype == owners.dtype == np.int32
+    assert adapters == (None, None)
     np.testing.assert_array_equal(ids, [[101, 7, 8, 102], [101, 102, 0, 0]])
     np.testing.assert_array_equal(joined, [[0, 1, 2, 3], [4, 5, -1, -1]])
     assert len(divide([101, 7, 8, 9, 102], 4, frame)) == 2
+
+
+def test_a_batch_knows_the_adapter_of_each_source():
+    sources = [Source.whole([1], truncated=True), Source((Window([2], 0, 1),), adapter="news")]
+    assert make_inputs(sources).adapters == (None, "news")
+    assert [source.truncated for source in sources] == [True, False]
 
 
 def test_no_text_has_no_tokens():

@@ -1,6 +1,7 @@
 """The tokenizer against bert4keras's own, id for id, and its way back to text."""
 
 import functools
+import hashlib
 import importlib
 import os
 import random
@@ -199,6 +200,16 @@ def test_forgetting_words_changes_nothing(monkeypatch):
     assert PegasusTokenizer(VOCAB).encode_batch(lines) == OURS.encode_batch(lines)
 
 
+def test_words_are_kept_to_a_length_and_a_number(monkeypatch):
+    monkeypatch.setattr("t5_pegasus.text.tokenizer._MOST_CACHED_WORDS", 3)
+    kept = PegasusTokenizer(TINY)._word_ids
+    for word in ("a" * 32, "a" * 33, "b", "c"):
+        assert kept[word] == PegasusTokenizer(TINY).encode_word(word)
+    assert list(kept) == ["a" * 32, "b", "c"]
+    assert kept["d"] == PegasusTokenizer(TINY).encode_word("d")
+    assert list(kept) == ["d"]
+
+
 def test_long_texts_are_cut_with_the_end_kept_and_say_so():
     tokenizer = PegasusTokenizer(TINY)
     whole = tokenizer.encode("深度学习模型。")
@@ -228,6 +239,9 @@ def test_the_fingerprint_is_of_tokens_in_order_and_user_words(tmp_path):
 
     assert make("的一") == make("的一") == make("的一", "")
     assert len({make("的一"), make("一的"), make("的一二"), make("的一", "的一"), make("的一", "的一 5")}) == 5
+    # Always the same: shards of pairs that others have made name it.
+    content = '[["[PAD]", "[UNK]", "[CLS]", "[SEP]", "的", "一"], [["的一", 5]]]'
+    assert make("的一", "的一 5") == hashlib.sha256(content.encode()).hexdigest()
 
 
 def test_ids_that_are_no_tokens_are_left_out():
@@ -322,6 +336,8 @@ def test_english_words_keep_their_spaces(words):
         "准确率从69.87提高到70.54%",
         "node.js 18.0和vue.js",
         "4s店有1,000 m长",
+        "a, b",
+        "3,svm与3",
     ],
 )
 def test_ordinary_text_comes_back_as_it_is(text):
