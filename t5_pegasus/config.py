@@ -339,9 +339,10 @@ class GenerationConfig(Options):
             left_out.update(_BEAM_OPTIONS)
         if not samples and values.get("num_return_sequences", 1) > beams:
             left_out.add("num_return_sequences")
-        if beams % values.get("num_beam_groups", 1):
+        groups = values.get("num_beam_groups", 1)
+        if groups and beams % groups:
             left_out.update(("num_beam_groups", "diversity_penalty"))
-        if values.get("num_beam_groups", 1) > 1:
+        if groups > 1:
             left_out.add("refill_beams")
         if values.get("min_new_tokens", 0) > values.get("max_new_tokens", cls.max_new_tokens):
             left_out.add("min_new_tokens")

@@ -273,12 +273,15 @@ def atomic_folder(path: str | Path, check: Callable[[Path], None] = check_new_fo
 
 @contextlib.contextmanager
 def atomic_text(path: str | Path) -> Iterator[IO[str]]:
-    """Open `path` for writing UTF-8 text through `atomic_path`, gzipped if its name ends in .gz."""
+    """Open `path` for writing UTF-8 text through `atomic_path`, gzipped if its name ends in .gz.
+
+    A character that UTF-8 has not, as in the name of a file in another encoding, is escaped as Python and JSON do it.
+    """
     with (
         atomic_path(path) as temporary,
-        gzip.open(temporary, "wt", encoding="utf-8", newline="\n")
+        gzip.open(temporary, "wt", encoding="utf-8", errors="backslashreplace", newline="\n")
         if is_gzip(path)
-        else temporary.open("w", encoding="utf-8", newline="\n") as file,
+        else temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
     ):
         yield file
 

@@ -248,6 +248,12 @@ def test_defaults_that_do_not_go_with_what_is_given_are_left_out(defaults, given
     assert GenerationConfig.over(defaults, **given) == GenerationConfig(**expected)
 
 
+def test_no_groups_are_told_over_any_defaults():
+    for defaults in ({}, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}):
+        with pytest.raises(OptionError, match="num_beam_groups must be at least 1, got 0"):
+            GenerationConfig.over(defaults, num_beam_groups=0)
+
+
 def test_a_flag_overrides_a_default_in_either_direction():
     parser = cli.make_parser("A script.")
     cli.add_flags(parser, GenerationConfig, of_model=True)

@@ -247,7 +247,7 @@ def _parts_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
     made_by: dict[str, Any] = {"version": PARTS_VERSION, **recipe.options()}
     if recipe.output.vocab_file:
         made_by["tokenizer"] = _tokenizer(recipe.output.vocab_file, recipe.output.user_dict).fingerprint
-    options = json.dumps(made_by, ensure_ascii=False, indent=2)
+    options = json.dumps(made_by, indent=2)  # in ASCII: a name of a file need not be UTF-8
     file = folder / "options.json"
     if folder.exists():
         if not file.is_file():

@@ -124,7 +124,7 @@ class ShardWriter:
             "target_tokens": self._tokens[1],
             "shards": shards,
         }
-        text = json.dumps(manifest, ensure_ascii=False, indent=2)
+        text = json.dumps(manifest, indent=2)  # in ASCII: a name of a file in it need not be UTF-8
         (self._temporary / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def files_hash(path: Path) -> str:
     """
     digest = hashlib.sha256()
     for each in _files(path):
-        digest.update(each.name.encode())
+        digest.update(os.fsencode(each.name))
         with each.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

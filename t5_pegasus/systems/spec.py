@@ -47,6 +47,8 @@ def parse_spec(text: str, language: str = "zh") -> Spec:
     label = options.pop("name", text)
     if not label.strip():
         raise OptionError(f"the name of a system must not be empty, got {text}")
+    # A report shows it, and a path in it need not be UTF-8.
+    label = label.encode(errors="backslashreplace").decode()
     return Spec(kind, target, options, label, language)
 
 

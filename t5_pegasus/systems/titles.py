@@ -37,7 +37,7 @@ class TitleFile:
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         text = json.dumps(identity, ensure_ascii=False, sort_keys=True)
         self._header = json.dumps({"identity": identity}, ensure_ascii=False, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
         self.path = folder / f"{identity['system']['kind']}-{digest}.jsonl"
 
     def read(self) -> list[Chunk]:

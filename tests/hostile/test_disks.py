@@ -1,5 +1,9 @@
-"""Every script whose output cannot be written: the line names what the user asked for, and nothing is left of it."""
+"""Every script whose output cannot be written, or stands under a name that is not UTF-8.
 
+The line names what the user asked for, and nothing is left of it.
+"""
+
+import json
 import os
 from collections.abc import Callable, Iterator
 
@@ -67,3 +71,45 @@ def test_a_missing_permission_names_the_output(inputs, other_user, name):
     assert code == 2
     assert line.removeprefix(os.path.realpath(inputs)).lstrip("/") == f"{output}: Permission denied"
     assert files_in(inputs / "out") == set()
+
+
+ODD = os.fsdecode("名字".encode("gbk"))
+# A row a script: its flags, each name that begins with ODD one of a file that is not UTF-8; and what it writes.
+NAMED = {
+    "scores": (
+        "t5_pegasus.commands.score",
+        ["--predictions", f"{ODD}.txt", "--references", f"{ODD}.tsv", "--output_csv", f"{ODD}.csv"],
+        [f"{ODD}.csv"],
+    ),
+    "comparison": (
+        "t5_pegasus.commands.compare",
+        ["--test_file", f"{ODD}.tsv", "--system", f"predictions:{ODD}.txt", "--output_dir", ODD, "--resamples", "100"],
+        [f"{ODD}/index.html", f"{ODD}/scores.json"],
+    ),
+    "pairs": (
+        "pretrain_data",
+        ["--input_file", f"{ODD}_d.txt", *DOCUMENTS[2:], "--boilerplate_pattern", ODD, "--output_file", f"{ODD}.jsonl"],
+        [f"{ODD}.jsonl"],
+    ),
+    "shards": (
+        "pretrain_data",
+        ["--input_file", f"{ODD}_d.txt", *DOCUMENTS[2:], "--output_format", "tfrecord", "--output_file", ODD],
+        [f"{ODD}/manifest.json"],
+    ),
+    "check": ("t5_pegasus.check", [f"{ODD}.tsv", "--report", f"{ODD}.json"], [f"{ODD}.json"]),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_that_is_not_utf_8_is_a_name(inputs, name):
+    script, flags, written = NAMED[name]
+    (inputs / f"{ODD}_d.txt").write_text(TEXT, encoding="utf-8")
+    (inputs / f"{ODD}.tsv").write_bytes((DATA_DIR / "valid.tsv").read_bytes())
+    (inputs / "titles.txt").rename(inputs / f"{ODD}.txt")
+    code, line = outcome(main_of(script), flags)
+    assert (code if name != "check" else 0, line) == (0, "")
+    for file in written:
+        content = (inputs / file).read_bytes()
+        assert content
+        if file.endswith(".json"):
+            json.loads(content)

@@ -1,6 +1,7 @@
 """Every script with input that cannot work: one line, exit code 2, nothing left behind. A row a case."""
 
 import codecs
+import itertools
 import json
 import os
 import re
@@ -309,6 +310,18 @@ def test_flags_without_sense(name, examples):
         patch.chdir(folder)
         attack()
         assert files_in(Path(folder)) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_flag_with_every_value_without_sense(tmp_path, monkeypatch, name):
+    main = main_of(name)
+    monkeypatch.chdir(tmp_path)
+    flags = [flag for flag, takes_value in flags_of(main).items() if takes_value]
+    for flag, value in itertools.product(flags, ODD_FLAGS):
+        code, line = outcome(main, [flag, value, *SCRIPTS[name]])
+        assert (code, bool(line)) == (2, True), (flag, value)
+    assert files_in(tmp_path) == set()
 
 
 @pytest.mark.slow
