@@ -2,6 +2,8 @@
 
     make bench-deps                                                                # once: the peers, into .venv-bench
     python benchmarks/decoding.py --output benchmarks/results/decoding_base.json   # goes on where it was stopped
+    python benchmarks/decoding.py --size flan-t5-base --repeats 3 --output benchmarks/results/decoding_flan_t5.json
+    python benchmarks/decoding.py --size uer-pegasus-base --repeats 3 --output benchmarks/results/decoding_pegasus.json
 
 Random weights of the same shapes, so that any size can be timed; the same sources, beams and number of new tokens, the
 end token being forbidden. Every side runs in a process of its own (see `decoding_worker.py`), in turn with the others,
@@ -12,6 +14,9 @@ each first on a few tokens, which are not counted: start-up and compiling are ap
 in every side (the encoder of bert4keras, whose first step is not like the others, is timed by itself). The limit that
 memory sets to a step is what it must read at least once, the decoder's weights and the caches, over the bandwidth
 measured in the same run.
+
+The two last are folders that transformers writes with random weights, which it and our sides load: fewer cells, and
+the goal is that of whole calls.
 
 Every run is written into the output file at once. A run is taken again where versions, machine or (for our sides) the
 code of engines and search have changed since. A side that is not installed is left out, and the result says so.
@@ -55,6 +60,9 @@ CELLS = [
     for batch in batches
     for beams in (1, 4)
 ]
+SHAPE_CELLS = [Cell(256, 32, batch, beams) for batch in (1, 8) for beams in (1, 4)]
+SHAPE_SIDES = ("Hugging Face", "onnx float32", "onnx int8")
+SIZES = ("base", "small", "tiny", *sorted(path.name for path in decoding_worker.SHAPES.iterdir()))
 MEMORY_CELL = Cell(256, 32, 8, 4)
 LONG_TITLE = Cell(256, 496, 1, 1)  # for a step at positions 32 and 480
 STOCK_TEXTS = 10
@@ -87,7 +95,7 @@ class Task(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is still to be measured, print tables, goals and JSON."""
     parser = common.make_parser("Time decoding.")
-    parser.add_argument("--size", choices=("base", "small", "tiny"), default="base", help="which config.json")
+    parser.add_argument("--size", choices=SIZES, default="base", help="which config.json")
     parser.add_argument("--max_seconds", type=float, default=float("inf"), help="start no further run after so long")
     parser.add_argument("--cells", help="only these: parts of keys such as '256-32-8-4' or 'memory', with commas")
     parser.add_argument("--sides", help="only these, by name, with commas; all that are installed if not given")
@@ -292,6 +300,9 @@ class Bench:
         self.workers: dict[tuple[str, str], Worker] = {}
         self.warm: set[tuple[str, str]] = set()
         self.left_out = {side: "not asked for" for side in decoding_worker.SIDES if only and side not in only}
+        self.is_shape = decoding_worker.is_hugging_face(size)
+        if self.is_shape:
+            self.left_out |= {side: "not of this size" for side in decoding_worker.SIDES if side not in SHAPE_SIDES}
         self.python = dict.fromkeys(OUR_PACKAGES, sys.executable) | dict.fromkeys(PEER_PACKAGES, peers_python)
         self.prints: dict[str, Any] = {}
         self._find_versions(peers_python)
@@ -333,6 +344,10 @@ class Bench:
     def groups(self, repeats: int) -> Iterator[list[Task]]:
         """Yield the measurements; those of a group are taken in turn."""
         yield [Task("bandwidth|machine", "machine", bandwidth, repeats)]
+        if self.is_shape:
+            for cell in SHAPE_CELLS:
+                yield [Task(f"{cell.key}|{side}", side, self._decode(side, cell), repeats) for side in SHAPE_SIDES]
+            return
         for cell in CELLS:
             sides = [side for side in decoding_worker.SIDES if cell.batch == 1 or side != "bert4keras"]
             yield [Task(f"{cell.key}|{side}", side, self._decode(side, cell), repeats) for side in sides]
@@ -371,6 +386,8 @@ class Bench:
             python, vocab = self.python[side], []
         else:
             folder, command, note = self.work_dir / f"ours_{size}", ["prepare_ours"], self.prints["onnx int8"]
+            if decoding_worker.is_hugging_face(size):
+                self._prepare("Hugging Face", size)  # whose weights are ours
             # The tiny model has a vocabulary of its own.
             own = decoding_worker.model_dir(size) / "vocab.txt"
             python, vocab = sys.executable, [str(own) if own.is_file() else self.vocab_file]

@@ -9,6 +9,9 @@ token being forbidden. `bert4keras` is the official fine-tuning script of T5-PEG
 `build_transformer_model` and an `AutoRegressiveDecoder` whose `predict` is
 `self.last_token(decoder).predict([c_encoded, output_ids])`. That computes the decoder for the whole prefix, and the
 probabilities of all 50,000 tokens at each of its positions, for every new token.
+
+The sizes in `shapes/` are Hugging Face's architectures: transformers writes a folder of random weights, which it and
+our sides load. The others are T5-PEGASUS, as an MT5 in transformers.
 """
 
 import importlib.metadata
@@ -27,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+SHAPES = Path(__file__).resolve().parent / "shapes"
 PAD, UNK, START, END = 0, 100, 101, 102
 THREADS = os.cpu_count() or 1
 
@@ -118,17 +122,18 @@ class Stock(Side):
 
 
 class HuggingFace(Side):
-    """`generate` of transformers' MT5ForConditionalGeneration, torch on the CPU."""
+    """`generate` of transformers' own classes, torch on the CPU."""
 
     def __init__(self, work_dir: Path, size: str) -> None:
         super().__init__(work_dir, size)
         import torch
-        from transformers import MT5ForConditionalGeneration, StoppingCriteria
+        from transformers import AutoModelForSeq2SeqLM, StoppingCriteria
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         torch.set_num_threads(THREADS)
-        self.model = MT5ForConditionalGeneration.from_pretrained(peer_dir(work_dir, size, "hugging_face"))
+        folder = peer_dir(work_dir, size, "hugging_face")
+        self.model = AutoModelForSeq2SeqLM.from_pretrained(folder, config=peer_config(folder, model_dir(size)))
         tie_embeddings(self.model)
         self.model.eval()
 
@@ -242,7 +247,8 @@ class Ours(Side):
         steps: list[float] = []
         config = GenerationConfig(num_beams=beams, max_new_tokens=new_tokens, min_new_tokens=new_tokens)
         start = time.perf_counter()
-        found = BatchDecoder(Clock(), START, END).search_batch([Source.whole(ids) for ids in sources], config)
+        decoder = BatchDecoder(Clock(), *start_and_end(self.size))
+        found = decoder.search_batch([Source.whole(ids) for ids in sources], config)
         call = time.perf_counter() - start
         check_length(len(found[0][0].ids), new_tokens)
         return {"call": call, "first": stamps[1] - start, "steps": steps}
@@ -272,7 +278,7 @@ class OursKeras(Ours):
         from t5_pegasus.engines.keras import KerasEngine
         from t5_pegasus.networks.t5 import network_of
 
-        return KerasEngine(network_of(random_model(self.size)))
+        return KerasEngine(network_of(random_model(self.work_dir, self.size)))
 
 
 SIDES: dict[str, Callable[[Path, str], Side]] = {
@@ -292,9 +298,22 @@ def check_length(length: int, wanted: int) -> None:
         raise RuntimeError(f"{length} tokens where {wanted} were asked for")
 
 
+def is_hugging_face(size: str) -> bool:
+    """Return whether a size is a shape of Hugging Face's architectures."""
+    return (SHAPES / size).is_dir()
+
+
 def model_dir(size: str) -> Path:
     """Return the directory whose config.json has this size."""
-    return ROOT / f"chinese_t5_pegasus_{size}"
+    return SHAPES / size if is_hugging_face(size) else ROOT / f"chinese_t5_pegasus_{size}"
+
+
+def start_and_end(size: str) -> tuple[int, int]:
+    """Return the ids that the decoder begins and ends with."""
+    if not is_hugging_face(size):
+        return START, END
+    config = json.loads((model_dir(size) / "config.json").read_text(encoding="utf-8"))
+    return config["decoder_start_token_id"], config["eos_token_id"]
 
 
 def exported_dir(work_dir: Path, size: str, precision: str) -> Path:
@@ -307,15 +326,22 @@ def peer_dir(work_dir: Path, size: str, name: str) -> Path:
     return work_dir / f"peers_{size}" / name
 
 
-def random_model(size: str) -> Any:
-    """Return our model with random weights."""
+def random_model(work_dir: Path, size: str) -> Any:
+    """Return our model with random weights: those of transformers' folder for one of its shapes."""
     from t5_pegasus.config import ModelConfig
     from t5_pegasus.networks.backend import keras
+    from t5_pegasus.networks.checkpoints import load_weights
+    from t5_pegasus.networks.hugging_face import settle_head
     from t5_pegasus.networks.t5 import build_from_config, initialize
 
     keras.utils.set_random_seed(1)
-    t5 = build_from_config(ModelConfig.load(model_dir(size)))
-    initialize(t5)
+    if not is_hugging_face(size):
+        t5 = build_from_config(ModelConfig.load(model_dir(size)))
+        initialize(t5)
+        return t5
+    weights = peer_dir(work_dir, size, "hugging_face") / "model.safetensors"
+    t5 = build_from_config(settle_head(ModelConfig.load(weights.parent), weights, weights))
+    load_weights(t5, weights)
     return t5
 
 
@@ -328,7 +354,7 @@ def prepare_ours(work_dir: Path, size: str, vocab_file: str) -> None:
     """Export the model in both precisions. Without the official vocabulary one of made-up words stands in for it."""
     from t5_pegasus.engines.onnx_export import export_model
 
-    t5 = random_model(size)
+    t5 = random_model(work_dir, size)
     folder = work_dir / f"ours_{size}"
     shutil.rmtree(folder, ignore_errors=True)
     temporary = folder.with_suffix(".tmp")
@@ -343,15 +369,48 @@ def prepare_ours(work_dir: Path, size: str, vocab_file: str) -> None:
 
 
 def tie_embeddings(model: Any) -> None:
-    """Let encoder and decoder share their embedding, as in the network; the head has its own weights.
+    """Let encoder and decoder share their embedding, as in the network; T5's head has its own weights.
 
-    transformers unties all three where it is told not to tie the head.
+    transformers unties all three where it is told not to tie the head. PEGASUS's it leaves tied.
     """
-    model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
+    if not model.config.tie_word_embeddings:
+        model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
+
+
+def peer_config(folder: Path, shape: Path) -> Any:
+    """Return the config of a folder as transformers loads it, the head tied only if the shape's own config ties it.
+
+    transformers 5 ties that of every T5.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    values = json.loads((shape / "config.json").read_text(encoding="utf-8"))
+    config.tie_word_embeddings = values.get("tie_word_embeddings", values.get("model_type") == "pegasus")
+    return config
+
+
+def prepare_hugging_face(work_dir: Path, size: str) -> None:
+    """Let transformers write a folder of one of its shapes with random weights."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    torch.manual_seed(1)
+    model = AutoModelForSeq2SeqLM.from_config(peer_config(model_dir(size), model_dir(size)))
+    tie_embeddings(model)
+    folder = work_dir / f"peers_{size}"
+    temporary = folder.with_suffix(".tmp")
+    for old in (folder, temporary):
+        shutil.rmtree(old, ignore_errors=True)
+    model.save_pretrained(temporary / "hugging_face")
+    temporary.rename(folder)
 
 
 def prepare_peers(work_dir: Path, size: str) -> None:
     """Write the network with random weights for transformers, and convert it for CTranslate2."""
+    if is_hugging_face(size):
+        prepare_hugging_face(work_dir, size)
+        return
     import torch
     from ctranslate2.converters.transformers import TransformersConverter
     from transformers import MT5Config, MT5ForConditionalGeneration

@@ -1,15 +1,16 @@
-"""Write the tables of docs/performance.md and its Chinese page from benchmarks/results/decoding_base.json.
+"""Write the tables of docs/performance.md and its Chinese page from what benchmarks/decoding.py has measured.
 
 python benchmarks/tables.py            # between the markers of each page
 python benchmarks/tables.py --check    # exit code 1 if a page is not up to date
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import common  # noqa: F401  makes t5_pegasus importable
+from decoding_summary import HUGGING_FACE
 
 from t5_pegasus import cli
 from t5_pegasus.errors import DataError
@@ -18,6 +19,13 @@ from t5_pegasus.locations import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "decoding_base.json"
 BEGIN, END = "<!-- made by benchmarks/tables.py -->", "<!-- end of what benchmarks/tables.py made -->"
+# Hugging Face's architectures, by the names of their folders.
+SHAPES = {
+    "flan-t5-base": RESULTS.with_name("decoding_flan_t5.json"),
+    "uer-pegasus-base": RESULTS.with_name("decoding_pegasus.json"),
+}
+SHAPES_BEGIN = "<!-- made by benchmarks/tables.py of Hugging Face's models -->"
+SHAPES_END = "<!-- end of Hugging Face's models -->"
 
 # The words of the tables, by file.
 WORDS = {
@@ -25,6 +33,7 @@ WORDS = {
         "cell": "tokens, texts, beams",
         "step": "Milliseconds per decoder step; in brackets, the share of the speed that memory bandwidth allows:",
         "call": "Texts per second, encoder included:",
+        "shape": "model, texts, beams",
         "goals": "| ours / peer, time | goal | reached | |",
         "met": "met",
         "missed": "missed",
@@ -35,6 +44,7 @@ WORDS = {
         "cell": "token 数，文本数，beam 数",
         "step": "解码每一步的毫秒数；括号内是达到内存带宽上限的百分比：",
         "call": "每秒处理的文本数，含编码器：",
+        "shape": "模型，文本数，beam 数",
         "goals": "| 本项目 / 对手（时间） | 目标 | 实测 | |",
         "met": "达到",
         "missed": "未达到",
@@ -47,16 +57,28 @@ WORDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Write or check the tables."""
     parser = cli.make_parser("Write the tables of docs/performance.md.")
-    parser.add_argument("--results", default=str(RESULTS), help="what benchmarks/decoding.py wrote")
+    parser.add_argument("--results", default=str(RESULTS), help="what benchmarks/decoding.py wrote of the base size")
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is not up to date")
     flags = parser.parse_args(argv)
+    result, shapes = read(Path(flags.results)), {name: read(path) for name, path in SHAPES.items()}
+    codes = [
+        update_pages({name: tables(result, words) for name, words in WORDS.items()}, flags.check),
+        update_pages(
+            {name: shape_table(shapes, words) for name, words in WORDS.items()}, flags.check, (SHAPES_BEGIN, SHAPES_END)
+        ),
+    ]
+    return max(codes)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what benchmarks/decoding.py wrote. Raises DataError if it is not there or not whole."""
     try:
-        result = json.loads(Path(flags.results).read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {flags.results}: {error}") from error
+        raise DataError(f"cannot read {path}: {error}") from error
     if "summary" not in result:
-        raise DataError(f"{flags.results} has no summary: run benchmarks/decoding.py to its end")
-    return update_pages({name: tables(result, words) for name, words in WORDS.items()}, flags.check)
+        raise DataError(f"{path} has no summary: run benchmarks/decoding.py to its end")
+    return result
 
 
 def update_pages(sections: Mapping[str, str], check: bool, markers: tuple[str, str] = (BEGIN, END)) -> int:
@@ -115,21 +137,41 @@ def tables(result: dict[str, Any], words: dict[str, str]) -> str:
         met = {True: words["met"], False: words["missed"], None: words["none"]}[goal["met"]]
         reached = "–" if goal["reached"] is None else number(goal["reached"])
         lines.append(f"| {goal['goal']} | ≤ {number(goal['limit'])} | {reached} | {met} |")
-    versions = {
-        name: version
-        for print_ in result["prints"].values()
-        for name, version in print_.items()
-        if name != "code" and version
-    }
+    return "\n".join([*lines, "", measured_on(result, result["prints"].values(), words), ""])
+
+
+def measured_on(result: dict[str, Any], prints: Iterable[Mapping[str, Any]], words: dict[str, str]) -> str:
+    """Return the sentence of the machine and of the versions of some sides."""
+    versions = {name: version for print_ in prints for name, version in print_.items() if name != "code" and version}
     machine = result["settings"]["machine"]
-    filled = words["machine"].format(
+    return words["machine"].format(
         processor=machine["processor"],
         cores=machine["cores"],
         instructions=", ".join(machine["instructions"]),
-        bandwidth=summary.get("bandwidth_gb_per_second", "–"),
+        bandwidth=result["summary"].get("bandwidth_gb_per_second", "–"),
         versions=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
     )
-    return "\n".join([*lines, "", filled, ""])
+
+
+def shape_table(results: Mapping[str, dict[str, Any]], words: dict[str, str]) -> str:
+    """Return the table of whole calls, in milliseconds and as shares of Hugging Face's, and the machine of each."""
+    ours = ("onnx float32", "onnx int8")
+    columns = [name for side in ours for name in (f"{side} (ms)", f"/ {HUGGING_FACE}")]
+    head = [words["shape"], f"{HUGGING_FACE} (ms)", *columns]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    machines = []
+    for name, result in results.items():
+        for cell in sorted(result["summary"]["cells"], key=lambda cell: (cell["batch"], cell["beams"])):
+            call = {side: found["call_ms"] for side, found in cell["sides"].items()}
+            theirs = call.get(HUGGING_FACE)
+            numbers = [f"{theirs:.0f}" if theirs else "–"]
+            for side in ours:
+                numbers.append(f"{call[side]:.0f}" if side in call else "–")
+                numbers.append(f"{call[side] / theirs:.2f}" if side in call and theirs else "–")
+            lines.append(f"| {name}, {cell['batch']}, {cell['beams']} | {' | '.join(numbers)} |")
+        prints = [result["prints"][side] for side in (HUGGING_FACE, *ours)]
+        machines.append(measured_on(result, prints, words))
+    return "\n\n".join(["\n".join(lines), *dict.fromkeys(machines)]) + "\n"
 
 
 def number(value: float) -> str:

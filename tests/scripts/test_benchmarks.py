@@ -84,6 +84,41 @@ def test_step_bytes_counts_what_base_size_reads():
     assert more == 8 * (256 + 4 * 17) * 12 * 2 * 768 * 4
 
 
+def test_step_bytes_of_other_networks():
+    """A feed-forward layer that is not gated has one matrix less; the decoder's layers count, not the encoder's."""
+    whole = decoding_summary.step_bytes(Cell(0, -2, 1, 1), MODEL, 1)
+    not_gated = decoding_summary.step_bytes(Cell(0, -2, 1, 1), {**MODEL, "hidden_act": ["relu"]}, 1)
+    assert whole - not_gated == 12 * 768 * 2048
+    shorter = decoding_summary.step_bytes(Cell(0, -2, 1, 1), {**MODEL, "num_decoder_layers": 11}, 1)
+    assert whole - shorter == 6 * 768 * 768 + 3 * 768 * 2048
+
+
+def test_goals_of_hugging_faces_models_are_of_whole_calls():
+    runs = {**RUNS, "256-32-1-1|onnx int8": [{"first": 0.2, "call": 2.0}]}
+    state = {"settings": {**SETTINGS, "model": {**MODEL, "model_type": "t5"}}, "prints": PRINTS, "runs": runs}
+    rows = decoding_summary.summarize(state)["goals"]
+    assert [(row["limit"], row["reached"], row["met"]) for row in rows] == [
+        (0.8, pytest.approx(3.4 / 6.7, abs=1e-4), True),
+        (0.8, pytest.approx(2.0 / 6.7, abs=1e-4), True),
+    ]
+
+
+def test_the_table_of_hugging_faces_models():
+    runs = {
+        "256-32-8-4|Hugging Face": [{"first": 0.5, "call": 4.0}],
+        "256-32-8-4|onnx float32": [{"first": 0.5, "call": 3.0}],
+        "256-32-8-4|onnx int8": [{"first": 0.5, "call": 1.0}],
+    }
+    state = {"settings": SETTINGS, "prints": {**PRINTS, "onnx int8": {"onnx": "1.5"}}, "runs": runs}
+    result = {**state, "summary": decoding_summary.summarize(state)}
+    page = "docs/performance.md"
+    table = tables.shape_table({"one": result, "other": result}, tables.WORDS[page])
+    assert "| one, 8, 4 | 4000 | 3000 | 0.75 | 1000 | 0.25 |\n| other, 8, 4 |" in table
+    assert table.count("onnx 1.5, onnxruntime 1.0, torch 2.0.") == 1  # one machine is told once
+    del result["summary"]["cells"][0]["sides"]["onnx float32"]  # as where measuring was stopped
+    assert "| one, 8, 4 | 4000 | – | – | 1000 | 0.25 |" in tables.shape_table({"one": result}, tables.WORDS[page])
+
+
 def test_number_of_weights_is_that_of_the_built_model():
     assert decoding_summary.parameters(MODEL) == pytest.approx(275.03e6, rel=1e-3)
 
