@@ -129,14 +129,17 @@ def _is_timed(system: System) -> bool:
 def _run_apart(spec: Spec, texts: Sequence[Text], folder: Path, progress: bool) -> None:
     """Run a system in a process of its own; raises what it raises, and PegasusError if it dies."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(theirs, spec, list(texts), folder, progress), daemon=True)
+    ours, theirs = context.Pipe()
+    # The texts are no argument: of a process that dies before it reads more of these than a pipe holds, `start` waits
+    # for ever.
+    process = context.Process(target=_work, args=(theirs, spec, folder, progress), daemon=True)
     process.start()
     theirs.close()
     try:
+        ours.send(list(texts))
         error = ours.recv()
         process.join()
-    except EOFError:
+    except (EOFError, ConnectionError):
         process.join()
         code = process.exitcode or 0
         reason = f"signal {-code}" if code < 0 else f"code {code}"
@@ -148,12 +151,11 @@ def _run_apart(spec: Spec, texts: Sequence[Text], folder: Path, progress: bool) 
         raise error
 
 
-def _work(
-    parent: multiprocessing.connection.Connection, spec: Spec, texts: list[Text], folder: Path, progress: bool
-) -> None:
+def _work(parent: multiprocessing.connection.Connection, spec: Spec, folder: Path, progress: bool) -> None:
     """Write titles in the process of a system, and tell the parent of an error of the user, or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
     error: Any = None
+    texts: list[Text] = parent.recv()
     try:
         system = make_system(spec)
         write_titles(spec.name, system, texts, title_file(system, texts, folder), progress)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import multiprocessing.spawn
+import shutil
 
 import pytest
 
@@ -125,6 +127,18 @@ def test_a_process_that_dies_is_told(tmp_path, monkeypatch):
     spec = parse_spec("lead")
     with pytest.raises(PegasusError, match="lead: the system's process ended with code 3, perhaps for lack of memory"):
         run_system(spec, make_system(spec), TEXTS[:1], tmp_path, progress=False)
+
+
+def test_a_process_that_dies_before_it_reads_is_told(tmp_path, monkeypatch):
+    """With more texts than a pipe holds, which nobody will ever read."""
+    command = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(shutil.which("false"))
+    spec, texts = parse_spec("lead"), [Text(str(number) * 100, ("题",)) for number in range(1000)]
+    try:
+        with pytest.raises(PegasusError, match="lead: the system's process ended with code 1"):
+            run_system(spec, make_system(spec), texts, tmp_path, progress=False)
+    finally:
+        multiprocessing.set_executable(command)
 
 
 def _die(*arguments):
