@@ -489,9 +489,7 @@ def is_run(step: str) -> bool:
 def test_commands_and_code_run(page, desk, tmp_path, monkeypatch, capfd):
     folder = shutil.copytree(desk, tmp_path / "desk")
     monkeypatch.chdir(folder)
-    if (
-        page == "docs/hugging-face.md"
-    ):  # whose models are several: those in the current folder would go before each's own
+    if page == "docs/hugging-face.md":  # of several models, before whose own weights these would go
         shutil.move(folder / "best_model.weights", folder / "chinese_t5_pegasus_tiny")
     # What the scripts take by default is what is in the reader's folder.
     monkeypatch.setattr("t5_pegasus.locations.BASE_MODEL_DIR", folder / "chinese_t5_pegasus_base")
