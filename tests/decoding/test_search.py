@@ -41,6 +41,8 @@ class ToyEngine:
         assert tokens.dtype == parents.dtype == batch_index.dtype == np.int32
         self.tops.add(top)
         numbers, prefixes = state
+        # Each row continues one of its own source, the rows that a source does not need as well.
+        assert (parents // (len(prefixes) // len(numbers)) == batch_index[:, None]).all()
         numbers = [numbers[index] for index in batch_index]
         self.rows_computed += tokens.size
         prefixes = [
@@ -261,6 +263,7 @@ def slow_refilling_search(decoder, config):
         {"num_beams": 3, "length_penalty": 1.0, "num_return_sequences": 3},
         {"num_beams": 3, "length_penalty": -1.5, "num_return_sequences": 2},
         {"num_beams": 8, "num_return_sequences": 8},
+        {"num_beams": 2, "length_penalty": 2.0, "num_return_sequences": 2},
         {"num_beams": 5, "length_penalty": 2.0, "early_stopping": True, "num_return_sequences": 5},
         {"num_beams": 2, "length_penalty": 1.0, "forced_eos_token_id": END, "num_return_sequences": 2},
         {"num_beams": 2, "length_penalty": 1.0, "forced_eos_token_id": 3, "num_return_sequences": 2},
