@@ -1,6 +1,7 @@
 """Each filter alone, against the sentence that describes it; together they are held to brute force in test_search."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -45,6 +46,16 @@ def test_edits_are_what_the_options_say(options, rows):
     assert len({tuple(pair) for pair in pairs.tolist()}) == len(pairs) == len(factors)
     for (row, token), factor in zip(pairs, factors, strict=True):
         found[row, token] = factor
+    np.testing.assert_array_equal(found, [expected_factors(row, config) for row in rows])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_no_sequence_of_any_size_is_repeated(size):
+    rows = list(itertools.product((0, 1), repeat=5))
+    config = GenerationConfig(no_repeat_ngram_size=size)
+    pairs, factors = find_edits(np.array(rows, np.int32), END, config)
+    found = np.ones((len(rows), 10))
+    found[tuple(pairs.T)] = factors
     np.testing.assert_array_equal(found, [expected_factors(row, config) for row in rows])
 
 
