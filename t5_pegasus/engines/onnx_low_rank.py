@@ -1,7 +1,8 @@
 """Products of low rank inside the graphs of an exported model: inputs for the adapters of a batch, beside its weights.
 
 The graphs are those of `onnx_graph`, float32 or int8, whose weights stay where they are, in the files of the export.
-A product of several matrices side by side (`q+k+v`) gets one more, whose b has a block for each of them.
+Of a product of several matrices side by side (`q+k+v`), adapters add to the columns of those that they have: one x @ a
+for all of them, and each its own b.
 """
 
 import importlib.util
@@ -29,7 +30,7 @@ class Part(NamedTuple):
 class Product(NamedTuple):
     """A product of the graph that takes adapters: its name, all its columns and the parts that adapters add to.
 
-    Its inputs are `a/NAME` float [inputs, parts * K] and `b/NAME` float [parts * K, outputs].
+    Its inputs are `a/NAME` float [inputs, parts * K] and for each part `b/WEIGHT` float [K, width].
     """
 
     name: str
@@ -143,21 +144,44 @@ class _Editor:
         columns = f"columns_{space}_{count}"
         self.columns[columns] = count
         self.products.append(product)
-        names = [f"{result}/{step}" for step in ("low", "own", "product", "sum")]
+        low, own, changed = (f"{result}/{step}" for step in ("low", "own", "sum"))
         make = self._onnx.helper.make_node
-        first = make(
-            "Gather" if is_lookup else "MatMul",
-            [f"a/{product.name}", x] if is_lookup else [x, f"a/{product.name}"],
-            [names[0]],
-        )
-        self._after[result] = [
-            first,
-            make("Mul", [names[0], columns], [names[1]]),
-            make("MatMul", [names[1], f"b/{product.name}"], [names[2]]),
-            make("Add", [result, names[2]], [names[3]]),
+        nodes = [
+            make(
+                "Gather" if is_lookup else "MatMul",
+                [f"a/{product.name}", x] if is_lookup else [x, f"a/{product.name}"],
+                [low],
+            ),
+            make("Mul", [low, columns], [own]),
         ]
+        # The columns of the product, cut where a part begins or ends.
+        ends = [(part.start, part.start + part.width) for part in product.parts]
+        cuts = sorted({0, product.outputs, *(cut for each in ends for cut in each)})
+        pieces = self._split(nodes, result, np.diff(cuts).tolist())
+        lows = self._split(nodes, own, [0] * count)
+        for part, its_low in zip(product.parts, lows, strict=True):
+            index = cuts.index(part.start)
+            piece, delta = pieces[index], f"{result}/{part.weight}"
+            pieces[index] = f"{delta}/sum" if len(pieces) > 1 else changed
+            nodes.append(make("MatMul", [its_low, f"b/{part.weight}"], [delta]))
+            nodes.append(make("Add", [piece, delta], [pieces[index]]))
+        if len(pieces) > 1:
+            nodes.append(make("Concat", pieces, [changed], axis=-1))
+        self._after[result] = nodes
         for consumer in self._consumers[result]:
-            consumer.input[:] = [names[3] if name == result else name for name in consumer.input]
+            consumer.input[:] = [changed if name == result else name for name in consumer.input]
+
+    def _split(self, nodes: list[Any], name: str, widths: list[int]) -> list[str]:
+        """Add a node that cuts the columns of a tensor; return the names of its parts. Widths of 0: into equal ones."""
+        if len(widths) == 1:
+            return [name]
+        parts = [f"{name}/{index}" for index in range(len(widths))]
+        inputs, equal = [name], {"num_outputs": len(widths)}
+        if any(widths):
+            inputs, equal = [name, f"{name}/widths"], {}
+            self._graph.initializer.append(self._onnx.numpy_helper.from_array(np.array(widths), inputs[1]))
+        nodes.append(self._onnx.helper.make_node("Split", inputs, parts, axis=-1, **equal))
+        return parts
 
     def finish(self) -> None:
         """Put the new nodes and inputs into the graph."""
@@ -175,7 +199,8 @@ class _Editor:
         for product in self.products:
             ranks = f"ranks_{len(product.parts)}"
             self._graph.input.append(info(f"a/{product.name}", kind, (product.inputs, ranks)))
-            self._graph.input.append(info(f"b/{product.name}", kind, (ranks, product.outputs)))
+            for part in product.parts:
+                self._graph.input.append(info(f"b/{part.weight}", kind, ("ranks_1", part.width)))
 
 
 def feeds(graph: Graph, joined: Joined | None) -> dict[str, np.ndarray]:
@@ -185,13 +210,13 @@ def feeds(graph: Graph, joined: Joined | None) -> dict[str, np.ndarray]:
     found = {}
     for product in graph.products:
         a = np.zeros((product.inputs, len(product.parts), ranks), np.float32)
-        b = np.zeros((len(product.parts), ranks, product.outputs), np.float32)
-        for index, (weight, start, width, factor) in enumerate(product.parts):
+        for index, (weight, _, width, factor) in enumerate(product.parts):
+            b = np.zeros((ranks, width), np.float32)
             if weight in factors:
-                a[:, index], b[index, :, start : start + width] = factors[weight]
-                b[index] *= np.float32(factor)
+                a[:, index], b = factors[weight]
+                b = b if factor == 1 else b * np.float32(factor)
+            found[f"b/{weight}"] = b
         found[f"a/{product.name}"] = a.reshape(product.inputs, -1)
-        found[f"b/{product.name}"] = b.reshape(-1, product.outputs)
     return found
 
 
