@@ -151,7 +151,7 @@ class Batcher:
             prefixes = [title.encode_prefix(config) for config in configs]
         except OptionError as error:
             raise ServiceError(422, "invalid_options", str(error), "parameters") from None
-        names = [name or title.default_adapter for name in adapters or [None] * len(texts)]
+        names = [title.default_adapter if name is None else name for name in adapters or [None] * len(texts)]
         jobs = [
             Job(text, config, prefix, on_title, name)
             for text, config, prefix, name in zip(texts, configs, prefixes, names, strict=True)

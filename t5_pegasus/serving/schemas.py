@@ -123,10 +123,9 @@ class Schemas:
         ]
         config = ConfigDict(**STRICT, json_schema_extra={"allOf": twice})
         self.Parameters: type[BaseModel] = create_model("Parameters", __config__=config, **options)
-        # Which adapters there are changes while the service runs; without a folder of them, none can be named.
-        only: Any = {} if serving.adapters else {"enum": [None]}
-        named = "adapter to write with, of those that /v1/model lists"
-        adapter: Any = (str | None, Field(default=None, max_length=200, description=named, json_schema_extra=only))
+        # Any name has the right type: which ones there are changes while the service runs.
+        named = "adapter to write with, of those that /v1/model lists now; any other is answered 422, unknown_adapter"
+        adapter: Any = (str | None, Field(default=None, max_length=200, description=named))
         parameters = (self.Parameters, Field(default_factory=self.Parameters, description="generation options"))
         self.Invocation: type[BaseModel] = create_model(
             "Invocation",

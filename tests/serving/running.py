@@ -54,6 +54,7 @@ class Fake:
     """A model that decodes when a gate is open, fails for one token, and remembers what it was asked."""
 
     default_adapter = None
+    adapters = ()
 
     def __init__(self, title: AutoTitle) -> None:
         self.tokenizer, self.decoder = title.tokenizer, self

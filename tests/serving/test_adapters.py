@@ -131,6 +131,23 @@ def test_adapters_are_asked_for_by_name_and_come_and_go(client, folder, made, ex
     assert 't5_pegasus_titles_total{adapter=""} 1.0' in lines
 
 
+def test_the_document_allows_the_names_that_the_service_knows(exported, made, expected):
+    """Of --adapter alone, without a folder: it writes unless another is named, and has a name itself."""
+    model = Model(exported, None, "auto", None)._replace(adapter=str(made / "news"))
+    app = App(make_service(ServingConfig(), model, GenerationConfig(max_new_tokens=6), DataConfig()))
+    with TestClient(app.asgi) as running:
+        wait_until(lambda: running.get("/ping").status_code == 200)
+        assert adapters_of(running) == ["news"]
+        assert title_of(running, None) == title_of(running, "news") == expected["news"]
+        for unknown in ("law", ""):
+            answer = running.post("/v1/titles", json={"text": TEXT, "adapter": unknown})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unknown_adapter")
+        operation = running.get("/openapi.json").json()["paths"]["/v1/titles"]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]["adapter"]
+        assert schema["anyOf"] == [{"maxLength": 200, "type": "string"}, {"type": "null"}]
+        assert "enum" not in schema
+
+
 @pytest.mark.slow
 def test_no_request_is_lost_while_adapters_come_and_go(client, folder, made, expected):
     failures, stop = [], threading.Event()
