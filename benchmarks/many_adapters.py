@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             encoder, step = cell[way]["encoder_ms"], cell[way]["step_ms"]
             print(f"{name + ', ' + way:20}{encoder:12.1f} ms encoder{step:10.2f} ms a step")
     settings = {name: getattr(flags, name) for name in ("adapters", "rank", "source_length", "new_tokens", "layers")}
+    factors = random_adapter(config, flags.rank, 0).factors.values()
+    settings["mb_each"] = round(sum(a.nbytes + b.nbytes for a, b, _ in factors) / 1e6, 2)
     common.report({"settings": settings, "cells": cells}, ("onnxruntime", "numpy"), flags.output)
     return 0
 

@@ -304,7 +304,7 @@ def test_files_and_modules_that_are_named_exist(page):
             assert exists or is_example or each in MADE or each.endswith(".onnx/"), each
 
 
-@pytest.mark.parametrize("script", ["tables", "comparison"])
+@pytest.mark.parametrize("script", ["tables", "comparison", "adapters"])
 def test_tables_are_up_to_date(script):
     assert load_script(f"benchmarks/{script}.py").main(["--check"]) == 0
 
