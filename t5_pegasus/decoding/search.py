@@ -331,7 +331,10 @@ class BatchDecoder:
                     states[index].end_all(config.forced_eos_token_id)
                 yield
                 return
-            step = _Step([states[index] for index in batch], [index in live for index in batch], width)
+            # Two rows at least where there may be several: a single one is added up in another order, so that its
+            # last bits would depend on whether another source has two.
+            fewest = min(2, config.num_rows) if position else 1
+            step = _Step([states[index] for index in batch], [index in live for index in batch], width, fewest)
             width = step.width
             forced = position < len(prefix)
             engine_state, tokens, log_probs = self.engine.step(
@@ -361,11 +364,11 @@ class _Step:
     Every source has as many rows as the one with most; those that it does not need repeat its first one.
     """
 
-    def __init__(self, states: list[BeamState], is_live: list[bool], previous_width: int) -> None:
+    def __init__(self, states: list[BeamState], is_live: list[bool], previous_width: int, fewest: int) -> None:
         self._states = states
         self._counts = [len(state.sums) if live else 0 for state, live in zip(states, is_live, strict=True)]
         self._previous_width = previous_width
-        self.width = max(self._counts)
+        self.width = max(fewest, *self._counts)
 
     def live_states(self) -> Iterator[tuple[int, BeamState, int]]:
         """Yield the index in this batch, the state and the number of rows of each live source.

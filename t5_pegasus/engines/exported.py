@@ -15,11 +15,10 @@ from typing import Any
 from ..config import ModelConfig, check_choices, option
 from ..errors import CheckpointError, PegasusError
 from ..files import read_json
-from ..networks.description import Description
 from ..text.folder import tokenizer_files
 from ..text.subwords import VOCABULARY_FILE
 
-GRAPHS = 5  # version of the graphs' inputs and outputs and of this folder; raised when either changes
+GRAPHS = 4  # version of the graphs' inputs and outputs and of this folder; raised when either changes
 
 ENCODER, DECODER, GATHER = GRAPH_FILES = ("encoder.onnx", "decoder.onnx", "gather.onnx")
 CONFIG = "config.json"
@@ -128,16 +127,6 @@ def check_export(model_dir: str | Path) -> ModelConfig:
 
 def _hash_of(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-ATTENTION_FACTOR = 2.0  # of queries and values; the graphs halve the products with them, see `onnx_graph`
-
-
-def product_factors(description: Description) -> dict[str, float]:
-    """Return what a matrix was multiplied by in the export, where that is not 1, by its name in the description."""
-    attentions = [attention for block in description.blocks for attention in block.attentions]
-    queries = {each.query.kernel: ATTENTION_FACTOR * each.scale for each in attentions}
-    return queries | {each.value.kernel: ATTENTION_FACTOR for each in attentions}
 
 
 def base_sha256(model_dir: str | Path) -> str | None:

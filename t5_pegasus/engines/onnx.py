@@ -13,7 +13,7 @@ from ..decoding.logits import Edits
 from ..errors import CheckpointError
 from ..networks.architectures import describe
 from ..networks.lora import Adapter, list_modules
-from .exported import DECODER, ENCODER, GATHER, check_export, product_factors
+from .exported import DECODER, ENCODER, GATHER, check_export
 from .low_rank import Adapters, Joined
 from .onnx_low_rank import Graph, add_products, columns_of, feeds
 
@@ -127,7 +127,7 @@ class OnnxEngine:
             return
         modules = [module for module in list_modules(self.description) if module.inputs]
         shapes = {module.weight: (module.inputs, module.outputs) for module in modules}
-        factors = product_factors(self.description)
+        factors = {module.weight: module.factor for module in modules}
         of_sources = {
             linear.kernel
             for block in self.description.decoder.blocks
@@ -167,8 +167,8 @@ class OnnxEngine:
         outputs = self._encoder.run_with_ort_values(self._encoder_outputs, {**values, **factors.get(ENCODER, {})})
         cross = dict(zip(self._encoder_outputs, outputs, strict=True))
         count = len(inputs.joined)
-        slots = Slots(np.zeros((count, 1), np.int64), np.zeros((count, 1, 1), bool), False)
-        shape = (count, self._heads, 1, self._head_size)
+        slots = Slots(np.zeros((count, _STEPS), np.int64), np.zeros((count, 1, _STEPS), bool), False)
+        shape = (count, self._heads, _STEPS, self._head_size)
         caches = {name: OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in self._cache_names}
         decoder = Decoder(self._decoder, self._graphs[DECODER], factors.get(DECODER, {}), columns)
         return State(0, slots, caches, cross, self._bind(decoder, caches, cross), decoder)
@@ -277,6 +277,8 @@ def _ends(past: np.ndarray) -> np.ndarray:
 def _with_room(slots: Slots, tidy: bool) -> tuple[Slots, np.ndarray]:
     """Return slots with room for further steps, and which of the old ones each was, int64 [caches, slots].
 
+    They are a multiple of _STEPS, so that their number does not change the order in which a row is added up.
+
     tidy: leave out, between those that are, tokens that are in no beam's past.
     """
     needed = np.asarray(slots.past.any(axis=1))  # [caches, slots]
@@ -286,7 +288,8 @@ def _with_room(slots: Slots, tidy: bool) -> tuple[Slots, np.ndarray]:
     else:
         order = np.tile(np.arange(needed.shape[1]), (len(needed), 1))
     # What free slots hold does not matter.
-    order = np.pad(order[:, : ends.max()], ((0, 0), (0, slots.past.shape[1] * _STEPS)))
+    kept = int(ends.max())
+    order = np.pad(order[:, :kept], ((0, 0), (0, slots.past.shape[1] * _STEPS + -kept % _STEPS)))
     past = np.take_along_axis(slots.past, order[:, None], axis=2)
     past &= np.arange(order.shape[1]) < ends[:, None, None]
     return Slots(np.take_along_axis(slots.positions, order, axis=1), past, slots.per_beam), order

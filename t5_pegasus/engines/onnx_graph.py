@@ -4,8 +4,7 @@ For each model three graphs of opset 24, which `onnx_export` writes and `engines
 
 - `encoder.onnx`: `ids` int64 [windows, window_len] and `joined` int64 [sources, source_len], the indices of a source's
   tokens in the flattened ids, -1 at padding -> `mask` float [sources, 1, 1, source_len] (0, or -inf at padding) and,
-  for each layer, `cross_key_N`, `cross_value_N` float [sources, heads, source_len, head_size], the values times
-  `exported.ATTENTION_FACTOR`;
+  for each layer, `cross_key_N`, `cross_value_N` float [sources, heads, source_len, head_size];
 - `decoder.onnx`, one token a beam: `tokens` int64 [sources, beams], `position` int64 [1] of these tokens, `edited`
   int64 [edits, 2], (row, token) pairs whose log-probabilities are multiplied by `factors` float [edits], `top` int64
   [1], `mask`, `cross_*` of the encoder, and for each layer `key_N`, `value_N` float [caches, heads, slots, head_size],
@@ -18,7 +17,7 @@ For each model three graphs of opset 24, which `onnx_export` writes and `engines
   indices into the first three axes flattened -> `taken` float [new sources, heads, new length, head_size].
 
 With int8 every matrix is rounded with a scale for each column, and its input with a scale for each row at run time, so
-that no row depends on the others of its batch. Nor does it in its last bits, see `_Graph.attend`.
+that no row depends on the others of its batch.
 """
 
 import functools
@@ -38,7 +37,6 @@ from ..networks.description import (
     RelativeBias,
 )
 from .activations import OPERATIONS, check_activations
-from .exported import ATTENTION_FACTOR, product_factors
 
 OPSET = 24
 MICROSOFT = "com.microsoft"  # operations that ONNX Runtime has beyond the standard
@@ -74,7 +72,6 @@ class _Graph:
         self.network, self.weights = network.description, network.weights
         for block in self.network.blocks:
             check_activations(branch.activation for branch in block.feed_forward.branches)
-        self.factors = product_factors(network.description)
         self.quantize, self.many_rows = quantize == "int8", many_rows
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
@@ -114,14 +111,14 @@ class _Graph:
 
     # Products. Rows are float [rows, width].
 
-    def projection(self, linear: Linear) -> _Projection:
-        """Return the values of a linear, with its factor, which so costs no node."""
+    def projection(self, linear: Linear, scale: float = 1.0) -> _Projection:
+        """Return the values of a linear whose result is multiplied by `scale`."""
         kernel = self.weights[linear.kernel].numpy()
         bias = None if linear.bias is None else self.weights[linear.bias].numpy()
         if linear.transposed:
             kernel = kernel.T
-        if (factor := self.factors.get(linear.kernel, 1.0)) != 1:
-            kernel, bias = kernel * np.float32(factor), None if bias is None else bias * np.float32(factor)
+        if scale != 1:
+            kernel, bias = kernel * np.float32(scale), None if bias is None else bias * np.float32(scale)
         return _Projection(linear.kernel, kernel, bias, linear.transposed)
 
     def matmul(self, x: str, linear: Linear) -> str:
@@ -222,7 +219,9 @@ class _Graph:
         return str(self("Add", normalized, *bias) if bias else normalized)
 
     def queries_keys_values(self, attention: Attention) -> tuple[_Projection, ...]:
-        return tuple(map(self.projection, (attention.query, attention.key, attention.value)))
+        """Return the three projections, of which the queries' takes the scale of the scores: so it costs no node."""
+        query = self.projection(attention.query, attention.scale)
+        return query, self.projection(attention.key), self.projection(attention.value)
 
     def heads(self, x: str, batch: str, parts: int = 1) -> str:
         """Split rows [batch * length, parts * heads * size] into [batch, parts * heads, length, size].
@@ -237,19 +236,11 @@ class _Graph:
         """Return rows [batch * queries, heads * size] for [batch, heads, queries or keys, size].
 
         `bias` is added to the scores [batch, heads, queries, keys].
-
-        A row gets the same bits whatever its batch is padded to. ONNX Runtime adds up a product in the order of the
-        keys, of which those hidden add zero, unless it has one row and no factor: then in an order of its own, by the
-        number of keys (the shortcut for M == 1 in its sgemm.cpp). So each product has a factor, which
-        `product_factors` undoes; a power of two changes no digit.
         """
-        scores = self("Add", self.halved_product(query, key, transB=1), bias)
-        attended = self.halved_product(self("Softmax", scores, axis=-1), value)
+        scores = self("Add", self("MatMul", query, self("Transpose", key, perm=[0, 1, 3, 2])), bias)
+        attended = self("MatMul", self("Softmax", scores, axis=-1), value)
         width = self.network.num_heads * self.network.head_size
         return str(self("Reshape", self("Transpose", attended, perm=[0, 2, 1, 3]), self.ints(-1, width)))
-
-    def halved_product(self, a: str, b: str, **transposed: int) -> str:
-        return str(self("FusedMatMul", a, b, alpha=1 / ATTENTION_FACTOR, domain=MICROSOFT, **transposed))
 
     def feed_forward(self, x: str, layer: FeedForward) -> str:
         """Return what the layer adds to rows x."""
@@ -394,7 +385,7 @@ def decoder_graph(network: Network, quantize: str) -> Any:
         x = g("Add", x, g.matmul(g.attend(query, key, value, self_bias_of(attention)), attention.output))
 
         attention = block.cross_attention
-        (product,) = g.matmuls(g.norm(x, attention.norm), g.projection(attention.query))
+        (product,) = g.matmuls(g.norm(x, attention.norm), g.projection(attention.query, attention.scale))
         query = g.heads(product, sources)  # [sources, heads, beams, size]
         attended = g.attend(query, cross[2 * layer], cross[2 * layer + 1], cross_bias_of(attention))
         x = g("Add", x, g.matmul(attended, attention.output))

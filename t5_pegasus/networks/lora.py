@@ -24,7 +24,7 @@ class Module(NamedTuple):
     """A module of a network by its path in Hugging Face's model, with the names of its weights in the description.
 
     kind: "linear", "embedding", "norm" or "table" (of position biases). inputs, outputs: of a linear or an embedding.
-    transposed: the weight of a linear is [outputs, inputs].
+    transposed: the weight of a linear is [outputs, inputs]. factor: what an engine multiplies the product by.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Module(NamedTuple):
     inputs: int = 0
     outputs: int = 0
     transposed: bool = False
+    factor: float = 1.0
 
     @property
     def name(self) -> str:
@@ -120,12 +121,12 @@ def _modules(description: Description, paths: _Paths) -> Iterator[Module]:
     def norm(path: str, norm: Norm) -> Module:
         return Module(path, "norm", norm.scale, norm.bias)
 
-    def linear(path: str, linear: Linear, inputs: int, outputs: int) -> Module:
-        return Module(path, "linear", linear.kernel, linear.bias, inputs, outputs, linear.transposed)
+    def linear(path: str, linear: Linear, inputs: int, outputs: int, factor: float = 1.0) -> Module:
+        return Module(path, "linear", linear.kernel, linear.bias, inputs, outputs, linear.transposed, factor)
 
     def attention_modules(path: str, attention: Attention) -> Iterator[Module]:
         query, key, value, output = (f"{path}.{name}" for name in paths.projections)
-        yield linear(query, attention.query, hidden, inner)
+        yield linear(query, attention.query, hidden, inner, attention.scale)
         yield linear(key, attention.key, hidden, inner)
         yield linear(value, attention.value, hidden, inner)
         yield linear(output, attention.output, inner, hidden)

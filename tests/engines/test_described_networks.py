@@ -15,7 +15,7 @@ from onnx import helper
 from t5_pegasus.config import ModelConfig
 from t5_pegasus.decoding.inputs import Source, make_inputs
 from t5_pegasus.decoding.logits import NO_EDITS
-from t5_pegasus.engines.exported import ATTENTION_FACTOR, write_config
+from t5_pegasus.engines.exported import write_config
 from t5_pegasus.engines.keras import KerasEngine
 from t5_pegasus.engines.onnx import OnnxEngine
 from t5_pegasus.engines.onnx_export import write_graphs
@@ -291,14 +291,12 @@ def test_cached_steps_are_those_of_the_slow_network_at_every_position(network, e
 def test_cross_attention_has_the_keys_and_values_of_the_slow_encoder(network, engine):
     slow, description = SlowNetwork(network), network.description
     state = start(engine, SOURCES)
-    is_keras = isinstance(engine, KerasEngine)
-    cross = state.cross if is_keras else list(state.cross.values())[1:]  # after the mask
+    cross = state.cross if isinstance(engine, KerasEngine) else list(state.cross.values())[1:]  # after the mask
     for layer, block in enumerate(description.decoder.blocks):
         linears = (block.cross_attention.key, block.cross_attention.value)
-        factors = (1, 1 if is_keras else ATTENTION_FACTOR)
-        for linear, found, factor in zip(linears, cross[2 * layer : 2 * layer + 2], factors, strict=True):
+        for linear, found in zip(linears, cross[2 * layer : 2 * layer + 2], strict=True):
             for source, heads in zip(SOURCES, found.numpy(), strict=True):
-                expected = factor * slow.project(slow.context(source), linear)
+                expected = slow.project(slow.context(source), linear)
                 rows = heads[:, : len(source)].transpose(1, 0, 2).reshape(expected.shape)
                 np.testing.assert_allclose(rows, expected, atol=1e-4)
 
