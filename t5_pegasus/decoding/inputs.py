@@ -141,8 +141,8 @@ class Inputs(NamedTuple):
 def make_inputs(sources: Sequence[Source]) -> Inputs:
     """Return the arrays of a batch, of sources that have at least a token each.
 
-    Sources are padded to a multiple of 8 tokens, and windows to 2 at least: ONNX Runtime adds up the products of a single
-    row in an order that goes by the remainder of their number, so that last bits would go by the longest source.
+    Sources are padded to a multiple of 8 tokens, and windows to 2 at least: ONNX Runtime adds up the products of a
+    single row in an order that goes by the remainder of their number, so that last bits went by the longest source.
     """
     windows = [window.ids for source in sources for window in source.windows]
     ids = pad(windows, shape=(len(windows), max(2, *map(len, windows))))  # [windows, window_len]
