@@ -12,8 +12,6 @@ from ..text.protocol import Frame, Tokenizer
 # Of one text in windows: some 20,000 characters. In the base model a token takes 73,728 bytes for cross-attention.
 MOST_TOKENS = 12_288
 
-_MULTIPLE = 8  # of which the tokens of a batch are padded to one
-
 
 class Window(NamedTuple):
     """Token ids that the encoder reads at once; the decoder sees its output from `start` to `stop`."""
@@ -139,13 +137,8 @@ class Inputs(NamedTuple):
 
 
 def make_inputs(sources: Sequence[Source]) -> Inputs:
-    """Return the arrays of a batch, of sources that have at least a token each.
-
-    Sources are padded to a multiple of 8 tokens, and windows to 2 at least: ONNX Runtime adds up the products of a
-    single row in an order that goes by the remainder of their number, so that last bits went by the longest source.
-    """
-    windows = [window.ids for source in sources for window in source.windows]
-    ids = pad(windows, shape=(len(windows), max(2, *map(len, windows))))  # [windows, window_len]
+    """Return the arrays of a batch, of sources that have at least a token each."""
+    ids = pad([window.ids for source in sources for window in source.windows])  # [windows, window_len]
     rows = itertools.count(step=ids.shape[1])  # where each window begins in the flattened ids
     joined = [
         # Windows first: zip takes a row only if there is a window for it.
@@ -157,12 +150,7 @@ def make_inputs(sources: Sequence[Source]) -> Inputs:
         for source in sources
     ]
     owners = np.repeat(np.arange(len(sources), dtype=np.int32), [len(source.windows) for source in sources])
-    shape = (len(joined), _round_up(max(map(len, joined))))
-    return Inputs(ids, pad(joined, -1, shape), owners, tuple(source.adapter for source in sources))
-
-
-def _round_up(length: int) -> int:
-    return -(-length // _MULTIPLE) * _MULTIPLE
+    return Inputs(ids, pad(joined, pad_id=-1), owners, tuple(source.adapter for source in sources))
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int = 0, shape: tuple[int, int] | None = None) -> np.ndarray:

@@ -18,6 +18,7 @@ from .low_rank import Adapters, Joined
 from .onnx_low_rank import Graph, add_products, columns_of, feeds
 
 _STEPS = 16  # for which caches get free slots, and after which they lose the tokens that no beam has in its past
+_MULTIPLE = 8  # of which the tokens of sources and the slots of caches are padded to one
 _SHARED = 8  # beams of a source that may share its cache; of more, each gets its own: a beam reads all that is in one
 _KEPT = 8  # sets of adapters whose matrices are kept as the runtime's tensors
 _WEIGHTS_AT = "session.model_external_initializers_file_folder_path"  # the runtime's name of the option
@@ -158,9 +159,12 @@ class OnnxEngine:
         if joined is None:
             columns = np.zeros((len(columns), 1), np.float32)
         factors = self._feeds_of(inputs.adapters, joined)
-        arrays = {"ids": inputs.ids.astype(np.int64), "joined": inputs.joined.astype(np.int64)}
+        # The runtime adds up the products of a single row in an order that goes by the remainder of their number:
+        # without padding, the last bits of scores would go by the longest source of the batch.
+        joined_ids = np.pad(inputs.joined, ((0, 0), (0, -inputs.joined.shape[1] % _MULTIPLE)), constant_values=-1)
+        arrays = {"ids": inputs.ids.astype(np.int64), "joined": joined_ids.astype(np.int64)}
         if (graph := self._graphs[ENCODER]) is not None:
-            lengths = {"rows": inputs.ids.shape[1], "sources": inputs.joined.shape[1]}
+            lengths = {"rows": inputs.ids.shape[1], "sources": joined_ids.shape[1]}
             of_rows = {"rows": columns[inputs.owners], "sources": columns}
             arrays |= columns_of(graph, {name: np.repeat(of_rows[name], lengths[name], axis=0) for name in lengths})
         values = {name: OrtValue.ortvalue_from_numpy(value) for name, value in arrays.items()}
@@ -277,8 +281,6 @@ def _ends(past: np.ndarray) -> np.ndarray:
 def _with_room(slots: Slots, tidy: bool) -> tuple[Slots, np.ndarray]:
     """Return slots with room for further steps, and which of the old ones each was, int64 [caches, slots].
 
-    They are a multiple of _STEPS, so that their number does not change the order in which a row is added up.
-
     tidy: leave out, between those that are, tokens that are in no beam's past.
     """
     needed = np.asarray(slots.past.any(axis=1))  # [caches, slots]
@@ -289,7 +291,7 @@ def _with_room(slots: Slots, tidy: bool) -> tuple[Slots, np.ndarray]:
         order = np.tile(np.arange(needed.shape[1]), (len(needed), 1))
     # What free slots hold does not matter.
     kept = int(ends.max())
-    order = np.pad(order[:, :kept], ((0, 0), (0, slots.past.shape[1] * _STEPS + -kept % _STEPS)))
+    order = np.pad(order[:, :kept], ((0, 0), (0, slots.past.shape[1] * _STEPS + -kept % _MULTIPLE)))
     past = np.take_along_axis(slots.past, order[:, None], axis=2)
     past &= np.arange(order.shape[1]) < ends[:, None, None]
     return Slots(np.take_along_axis(slots.positions, order, axis=1), past, slots.per_beam), order
