@@ -119,12 +119,13 @@ def write_pairs(
     require_only_with(recipe.corpus, is_text, ".txt files", "document_separator")
     recipe = form.prepare(recipe)
     parts = output.with_name(f"{output.name}.parts")
+    blocks: Iterable[Block] = read_blocks(
+        input_file, recipe.corpus.text_column, recipe.corpus.document_separator, not is_remote
+    )
+    if not any(file == "-" or is_gzip(file) for file in files):
+        # Known without reading, so that progress has an end, and that a missing file leaves no folder for the output.
+        blocks = list(blocks)
     with only_writer(output), errors_about(output, parts), _parts_folder(parts, recipe) as folder:
-        blocks: Iterable[Block] = read_blocks(
-            input_file, recipe.corpus.text_column, recipe.corpus.document_separator, not is_remote
-        )
-        if not any(file == "-" or is_gzip(file) for file in files):
-            blocks = list(blocks)  # known without reading, so that progress has an end
         names, counts = list[str](), Counter(unread=len(others))
         results = RUNNERS[runner.runner].run(functools.partial(make_part, folder=folder, recipe=recipe), blocks, runner)
         total = len(blocks) if isinstance(blocks, list) else None
