@@ -65,9 +65,11 @@ def test_lora_in_a_model_gives_what_peft_gives(name, kind):
         variable.assign(weights[key] if key in weights else weights["shared/embedding"].T)  # of a tied head
     attach(t5, LoraConfig(), adapter)
     logits = t5.model([golden["source_ids"], golden["target_ids"]]).numpy()
+    # Of logits far above 1, such as those of mt5, float32 itself has fewer digits behind the point.
+    tolerance = 1e-5 * max(2, golden[kind].std())
     for row, target in enumerate(golden["target_ids"]):
         length = (target > 0).sum()
-        np.testing.assert_allclose(logits[row, :length], golden[kind][row, :length], atol=2e-5)
+        np.testing.assert_allclose(logits[row, :length], golden[kind][row, :length], atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["flan_t5", "mt5", "uer_pegasus"])

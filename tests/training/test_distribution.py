@@ -11,9 +11,12 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from t5_pegasus import build_model
 from t5_pegasus.locations import ROOT
 from t5_pegasus.networks.backend import tf
+from t5_pegasus.networks.checkpoints import save_weights
 
 TASK = {"type": "worker", "index": 0}
 
@@ -217,6 +220,66 @@ def test_fine_tuning_on_two_workers_is_that_of_one_with_the_joint_batch(folder):
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert (folder / "tuned" / "best_model.weights").is_file()
     assert len(list((folder / "tuned" / "tensorboard").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def lora_flags(folder, small_model_dir):
+    """Return a function that gives the flags of a training of an adapter beside weights, random ones."""
+    shutil.copytree(small_model_dir, folder / "base")
+    save_weights(build_model(small_model_dir), folder / "base" / "model.safetensors")
+    arguments = [
+        "finetune", "--model_dir", folder / "base", "--train_file", folder / "pairs.jsonl", "--valid_file",
+        folder / "pairs.jsonl", "--max_eval_samples", 1, "--epochs", 2, "--max_source_length", 32,
+        "--max_target_length", 16, "--pad_to_multiple_of", 16, "--dropout_rate", 0, "--learning_rate", 1e-2,
+        "--method", "lora", "--lora_r", 2, "--lora_target_modules", "q,wo,embedding,head",
+    ]  # fmt: skip
+
+    def flags(output, batch_size, *option):
+        return [*map(str, (*arguments, "--output_dir", folder / output, "--batch_size", batch_size)), *option]
+
+    return flags
+
+
+@pytest.fixture(scope="module")
+def lora_joint(folder, lora_flags):
+    """Return the folder of a training of an adapter on one device, with batches of 8 pairs."""
+    finish(start(lora_flags("lora_joint", 8)))
+    return folder / "lora_joint"
+
+
+def assert_same_adapter(one, other, rel):
+    """Compare the losses, which show the weights before, and what the epochs made of the adapter."""
+    for row, expected in zip(*(read_log(path, "training_log.csv") for path in (one, other)), strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=rel)
+    adapters = [safetensors.numpy.load_file(path / "best_adapter/adapter_model.safetensors") for path in (one, other)]
+    assert adapters[0].keys() == adapters[1].keys()
+    for name, value in adapters[0].items():
+        assert np.mean(np.abs(value - adapters[1][name]) > 100 * rel) < 0.01, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [(), ("--gradient_checkpointing",), ("--xla",)], ids=str)
+def test_an_adapter_learns_on_two_devices_as_on_one(folder, lora_flags, lora_joint, option):
+    output = "".join(("lora_mirrored", *option))
+    finish(start(lora_flags(output, 4, "--distribute", "mirrored", *option), devices=2))
+    assert_same_adapter(folder / output, lora_joint, 1e-5)
+
+
+@pytest.mark.slow
+def test_an_adapter_learns_on_two_workers_as_on_one(folder, lora_flags, lora_joint):
+    """With the gradients of two batches summed on each before they are told."""
+    finish(*start_workers(lora_flags("lora_workers", 2, "--gradient_accumulation_steps", "2")))
+    finish(start(lora_flags("lora_summed", 4, "--gradient_accumulation_steps", "2")))
+    assert_same_adapter(folder / "lora_workers", folder / "lora_summed", 1e-5)
+
+
+@pytest.mark.slow
+def test_an_adapter_learns_on_two_devices_in_half_precision(folder, lora_flags, lora_joint):
+    """Beside frozen matrices in half precision, of which each device has its own."""
+    option = ("--mixed_precision", "bfloat16")
+    finish(start(lora_flags("lora_half", 4, "--distribute", "mirrored", *option), devices=2))
+    losses = [read_log(path, "training_log.csv")[-1]["loss"] for path in (folder / "lora_half", lora_joint)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 # Runs `pretrain.py` once for each TF_CONFIG, a JSON line of standard input, null for none; prints its errors as JSON.

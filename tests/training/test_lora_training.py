@@ -92,11 +92,19 @@ def test_gradients_are_those_of_a_tape_and_frozen_weights_have_none(small_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}], ids=["recomputed", "summed"]
+    "options",
+    [
+        {"gradient_checkpointing": True},
+        {"gradient_accumulation_steps": 2},
+        {"xla": True},
+        {"xla": True, "gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+    ],
+    ids=["recomputed", "summed", "compiled", "all"],
 )
-def test_a_step_with_dropout_is_the_same_recomputed_or_summed(small_dir, options):
-    """Summed batches draw other dropout than one batch, so that they are compared without."""
-    lora = EVERYWHERE if "gradient_checkpointing" in options else dataclasses.replace(EVERYWHERE, lora_dropout=0.0)
+def test_a_step_with_dropout_is_the_same_recomputed_summed_or_compiled(small_dir, options):
+    """Summed batches draw other dropout than one batch, and XLA its own, so that they are compared without."""
+    has_dropout = options == {"gradient_checkpointing": True}
+    lora = EVERYWHERE if has_dropout else dataclasses.replace(EVERYWHERE, lora_dropout=0.0)
     found = []
     for each in ({}, options):
         t5, config = build(small_dir, lora, **each)
@@ -105,6 +113,27 @@ def test_a_step_with_dropout_is_the_same_recomputed_or_summed(small_dir, options
         found.append(values_of(t5))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_checkpointing": True, "gradient_accumulation_steps": 2}], ids=["plain", "summed"]
+)
+def test_a_step_in_half_precision_is_nearly_that_of_float32(small_dir, options):
+    """With the scaling of the loss that float16 has."""
+    lora, changes = dataclasses.replace(EVERYWHERE, lora_dropout=0.0), []
+    for each in ({}, {"mixed_precision": "float16", **options}):
+        t5, config = build(small_dir, lora, max_grad_norm=0.0, **each)
+        shake(t5)
+        before = values_of(t5)
+        optimizer = keras.optimizers.SGD(1.0)
+        if each:
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=64.0)
+        together = config.gradient_accumulation_steps
+        take_step(t5, config, [range(4)] if together == 1 else [[0, 1], [2, 3]], optimizer)
+        changes.append([old - new for old, new in zip(before, values_of(t5), strict=True)])
+    for one, other in zip(*changes, strict=True):
+        assert np.linalg.norm(one - other) < 0.1 * np.linalg.norm(one)
 
 
 @pytest.mark.slow
@@ -156,8 +185,13 @@ def test_the_command_leaves_an_adapter(small_dir, pairs_file, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small_dir, pairs_file, tmp_path, monkeypatch):
-    flags = ["--lora_dropout", "0.1", "--learning_rate", "1e-2", "--epochs", "3", "--max_eval_samples", "1"]
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--mixed_precision", "float16", "--gradient_checkpointing", "--gradient_accumulation_steps", "2")],
+    ids=["plain", "half"],
+)
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(small_dir, pairs_file, tmp_path, monkeypatch, options):
+    flags = ["--lora_dropout", "0.1", "--learning_rate", "1e-2", "--epochs", "3", "--max_eval_samples", "1", *options]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(small_dir, pairs_file, whole, *flags) == 0
     usual = Trainer._train_epoch
