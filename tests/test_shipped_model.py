@@ -56,6 +56,7 @@ def test_the_recorded_titles_are_written(engine, texts, may_differ):
     assert len(different) <= may_differ, different
 
 
+@pytest.mark.slow
 def test_float32_graphs_write_the_recorded_titles(tmp_path):
     from t5_pegasus import build_model
     from t5_pegasus.engines.onnx_export import export_model

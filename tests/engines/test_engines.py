@@ -248,7 +248,7 @@ def int8_dir(trained_dir, tmp_path_factory):
         {"do_sample": True, "num_return_sequences": 4, "top_k": 0, "temperature": 3.0, "seed": 5},
     ],
 )
-@pytest.mark.parametrize("quantize", ["no", "int8"])
+@pytest.mark.parametrize("quantize", [pytest.param("no", marks=pytest.mark.slow), "int8"])
 def test_a_text_has_the_same_bits_in_any_batch(quantize, options, int8_dir, trained_title, sample_pairs):
     """Whatever sources and slots are padded to; so no draw of a seed and no near-tie depends on other texts."""
     title = AutoTitle.load(int8_dir) if quantize == "int8" else trained_title

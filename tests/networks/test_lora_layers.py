@@ -75,6 +75,7 @@ def log_probs_of(engine, adapter=None):
     return np.take_along_axis(found, np.argsort(best, axis=-1), axis=-1)[:, 0]
 
 
+@pytest.mark.slow
 def test_the_keras_engine_runs_a_model_with_its_lora(make_copy):
     t5 = make_copy()
     lora = attach(t5, ALL)
