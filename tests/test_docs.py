@@ -53,7 +53,15 @@ NOT_RUN = {
     "PYSPARK_PYTHON=": "needs a cluster; tests/data/test_runners.py runs Spark on this machine",
     **{
         f"python benchmarks/{name}.py": "takes minutes to hours"
-        for name in ("adapters", "comparison", "decoding", "serving", "tiny_few_shot", "training")
+        for name in [
+            "adapters",
+            "comparison",
+            "cross_position_bias",
+            "decoding",
+            "serving",
+            "tiny_few_shot",
+            "training",
+        ]
     },
     "python benchmarks/tables.py": "writes the page itself; test_tables_are_up_to_date has it",
 }
@@ -304,7 +312,7 @@ def test_files_and_modules_that_are_named_exist(page):
             assert exists or is_example or each in MADE or each.endswith(".onnx/"), each
 
 
-@pytest.mark.parametrize("script", ["tables", "comparison", "adapters", "tiny_few_shot"])
+@pytest.mark.parametrize("script", ["tables", "comparison", "adapters", "cross_position_bias", "tiny_few_shot"])
 def test_tables_are_up_to_date(script):
     assert load_script(f"benchmarks/{script}.py").main(["--check"]) == 0
 
