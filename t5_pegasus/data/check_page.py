@@ -119,24 +119,8 @@ def _suggested(name: str, share: float, multiple: int, profile: Profile) -> str:
 
 def _findings_plot(reports: Sequence[FileReport]) -> str:
     names = [name for name in CHECKS if any(report.found[name] for report in reports)]
-    height = 0.8 / len(reports)
-
-    def plot(axes: Axes) -> None:
-        for number, report in enumerate(reports):
-            places = [place - 0.4 + (number + 0.5) * height for place in range(len(names))]
-            shares = [100 * report.found[name] / report.rows for name in names]
-            axes.barh(
-                places,
-                shares,
-                height,
-                color=svg.COLORS[number % len(svg.COLORS)],
-                label=svg.short(Path(report.path).name),
-            )
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.legend(frameon=False, fontsize=8)
-
-    return _figure("findings", "What was found: share of the rows", plot, 1.0 + 0.32 * len(names)) if names else ""
+    shares = [[100 * report.found[name] / report.rows for name in names] for report in reports]
+    return _bars("findings", "What was found: share of the rows", reports, names, shares) if names else ""
 
 
 def _lengths_plot(reports: Sequence[FileReport], limits: Limits, name: str) -> str:
@@ -153,7 +137,7 @@ def _lengths_plot(reports: Sequence[FileReport], limits: Limits, name: str) -> s
             axes.axvline(limit, color=svg.INK, linestyle=style, linewidth=1.2, label=label)
         axes.legend(frameon=False, fontsize=8)
 
-    return _figure(name, f"{_LENGTHS[name]}".capitalize(), plot)
+    return _figure(name, _LENGTHS[name].capitalize(), plot)
 
 
 def _copied_plot(reports: Sequence[FileReport]) -> str:
@@ -165,26 +149,28 @@ def _copied_plot(reports: Sequence[FileReport]) -> str:
 
 
 def _scripts_plot(reports: Sequence[FileReport]) -> str:
-    shares = [report.profile.scripts() for report in reports]
-    names = list(dict.fromkeys(name for of_file in shares for name in of_file))
+    found = [report.profile.scripts() for report in reports]
+    names = list(dict.fromkeys(name for of_file in found for name in of_file))
+    shares = [[100 * of_file.get(name, 0) for name in names] for of_file in found]
+    return _bars("scripts", "Kinds of characters: share of all", reports, names, shares)
+
+
+def _bars(
+    name: str, caption: str, reports: Sequence[FileReport], labels: Sequence[str], shares: Sequence[Sequence[float]]
+) -> str:
+    """Return a plot with a bar for each file beside each label; shares are percent, [files][labels]."""
     height = 0.8 / len(reports)
 
     def plot(axes: Axes) -> None:
         for number, (report, of_file) in enumerate(zip(reports, shares, strict=True)):
-            places = [place - 0.4 + (number + 0.5) * height for place in range(len(names))]
-            widths = [100 * of_file.get(name, 0) for name in names]
-            axes.barh(
-                places,
-                widths,
-                height,
-                color=svg.COLORS[number % len(svg.COLORS)],
-                label=svg.short(Path(report.path).name),
-            )
-        axes.set_yticks(range(len(names)), names)
+            places = [place - 0.4 + (number + 0.5) * height for place in range(len(labels))]
+            color = svg.COLORS[number % len(svg.COLORS)]
+            axes.barh(places, of_file, height, color=color, label=svg.short(Path(report.path).name))
+        axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.legend(frameon=False, fontsize=8)
 
-    return _figure("scripts", "Kinds of characters: share of all", plot, 1.0 + 0.32 * len(names))
+    return _figure(name, caption, plot, 1.0 + 0.32 * len(labels))
 
 
 def _histograms(axes: Axes, reports: Sequence[FileReport], counts: Sequence[Counter[int]]) -> None:
