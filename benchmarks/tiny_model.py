@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 from common import make_parser, report, require_public_data
+from tables import update_pages
 from tiny_pairs import held_out_sciences, lctt_articles
 
 from t5_pegasus import AutoTitle, cli, read_examples
 from t5_pegasus.data.examples import Example
 from t5_pegasus.engines.exported import SHIPPED, file_hash
-from t5_pegasus.errors import DataError
 from t5_pegasus.files import atomic_folder, atomic_path, atomic_text
 from t5_pegasus.locations import DATA_DIR, ROOT, TINY_MODEL_DIR, Weights
 from t5_pegasus.metrics import score_each
@@ -203,14 +203,8 @@ WORDS = {
 
 def write_cards(result: dict[str, Any]) -> None:
     """Write the tables between the markers of each model card."""
-    for name, words in WORDS.items():
-        path = TINY_MODEL_DIR / name
-        text = path.read_text(encoding="utf-8")
-        if text.count(BEGIN) != 1 or text.count(END) != 1:
-            raise DataError(f"{path} must have one line {BEGIN!r} and one {END!r}")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        with atomic_text(path) as file:
-            file.write(f"{before}{BEGIN}\n\n{tables(result, words)}\n{END}{after}")
+    cards = {f"{TINY_MODEL_DIR.name}/{name}": tables(result, words) for name, words in WORDS.items()}
+    update_pages(cards, check=False, markers=(BEGIN, END))
 
 
 def tables(result: dict[str, Any], words: dict[str, str]) -> str:

@@ -1,12 +1,12 @@
 """A BERT that turns texts into vectors, read by bert4keras: Google's format, such as chinese_L-12_H-768_A-12."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import CheckpointError, DataError, OptionError
+from ..files import read_json
 from .backend import bert4keras, keras
 
 CONFIG, CHECKPOINT, VOCABULARY = "bert_config.json", "bert_model.ckpt", "vocab.txt"
@@ -30,9 +30,9 @@ class BertEncoder:
     def __init__(self, folder: str | Path, layer: int | None = None) -> None:
         folder = Path(folder)
         try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_json(folder / CONFIG)
             layers, self._longest = int(config["num_hidden_layers"]), int(config["max_position_embeddings"])
-        except OSError as error:
+        except FileNotFoundError as error:
             raise DataError(f"cannot read {folder / CONFIG}: {error.strerror}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder / CONFIG} is not the config of a BERT: {error}") from error
