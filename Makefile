@@ -66,7 +66,7 @@ check: install
 	$(BIN)/python -m t5_pegasus
 
 test: dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=25
 
 test-slow: dev
 	$(BIN)/python -m pytest -m slow

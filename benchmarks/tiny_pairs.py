@@ -42,12 +42,12 @@ MIXES = {
     "pretraining": {"gap": 0.58, "random": 0.18, "lctt": 0.16, "news": 0.01, "assembled": 0.07},
     "fine_tuning": {
         "gap": 0.12,
-        "random": 0.06,
+        "random": 0.05,
         "lctt": 0.12,
-        "news": 0.05,
-        "csl": 0.27,
-        "sciences": 0.16,
-        "assembled": 0.22,
+        "news": 0.16,
+        "csl": 0.25,
+        "sciences": 0.14,
+        "assembled": 0.16,
     },
 }
 
@@ -139,7 +139,7 @@ def load_texts(folder: Path) -> tuple[dict[str, list[Example]], dict[str, int]]:
         "csl": list(read_examples(csl / "train.tsv", keep_duplicates=True)),
         "sciences": sciences,
         "lctt": lctt_articles(folder, "train", summaries=True),
-        "news": list(read_examples(DATA_DIR / "train.tsv")),
+        "news": [each for name in ("train.tsv", "news.tsv") for each in read_examples(DATA_DIR / name)],
         "titles": [Example("", title) for _, title in titles],
         "web": [Example(line.strip(), "") for line in web],
     }
@@ -180,13 +180,13 @@ class Kinds:
         marks = (index for index, token in enumerate(tokenizer.tokens) if not any(map(str.isalnum, token)))
         self._marks = set(marks)
         self._commas = {tokenizer.tokens.index(mark) for mark in ",;:!?，；：。、！？" if mark in tokenizer.tokens}
-        documents = {name: self._documents(texts[name]) for name in ("lctt", "csl", "sciences", "web")}
+        documents = {name: self._documents(texts[name]) for name in ("lctt", "csl", "sciences", "web", "news")}
         # A document's share, and whether longer ones are drawn more often.
         self._documents_by_share = [
             (share, documents[name], list(accumulate(map(len, documents[name]))) if by_length else None)
             for name, share, by_length in (
                 *(("lctt", 0.45, True), ("csl", 0.2, False)),
-                *(("sciences", 0.17, False), ("web", 0.18, True)),
+                *(("sciences", 0.14, False), ("web", 0.13, True), ("news", 0.08, False)),
             )
         ]
         self._titles = [example.title for example in texts["titles"]]
