@@ -48,6 +48,7 @@ def locate_weights(
     weights: str | Path | Weights | None,
     usual: Sequence[Weights],
     run_dir: str | Path = ".",
+    check: bool = True,
 ) -> Path | Literal[Weights.RANDOM]:
     """Return the file of the weights that are meant, or Weights.RANDOM.
 
@@ -56,6 +57,7 @@ def locate_weights(
         weights: a file (the prefix of several, for a TensorFlow checkpoint), a kind of weights, or None for `usual`.
         usual: kinds of weights, the preferred one first.
         run_dir: where `finetune.py` wrote to.
+        check: whether to look for damages, which reads a TensorFlow checkpoint as a whole.
 
     Raises CheckpointError if there are no such weights, or if they are damaged.
     """
@@ -63,7 +65,8 @@ def locate_weights(
         path = Path(weights)
         if not _is_weights(path):
             raise CheckpointError(f"no weights at {path}")
-        check_weights(path)
+        if check:
+            check_weights(path)
         return path
     kinds = usual if weights is None else (weights,)
     for kind in kinds:
@@ -71,7 +74,8 @@ def locate_weights(
             return kind
         found = fine_tuned_weights(model_dir, run_dir) if kind is Weights.FINE_TUNED else pretrained_weights(model_dir)
         if found is not None:
-            check_weights(found)
+            if check:
+                check_weights(found)
             return found
     if Weights.FINE_TUNED not in kinds:
         raise CheckpointError(f"no {' or '.join(PRETRAINED[:2])} in {model_dir}")

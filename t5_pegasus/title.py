@@ -386,7 +386,7 @@ def _folders(model_dir: Path, weights: str | Path | Weights | None, run_dir: str
     """Return where the prompt of a model is: beside its weights, else in its directory."""
     if is_exported(model_dir):
         return [model_dir]
-    found = locate_weights(model_dir, weights, TO_GENERATE, run_dir)
+    found = locate_weights(model_dir, weights, TO_GENERATE, run_dir, check=False)  # they are checked when loaded
     return [model_dir] if found is Weights.RANDOM else [found.parent, model_dir]
 
 

@@ -1,14 +1,17 @@
-"""Whether a weights file is whole: told in milliseconds, before TensorFlow is loaded and a model is built.
+"""Whether a weights file is whole: told within a second, before TensorFlow is loaded and a model is built.
 
 A format is a way to recognise it, a check of what its header says against the size of the file, and a row in FORMATS.
-What no header tells, such as a bit of a matrix that has changed, is left to the reader (`networks.checkpoints`).
+TensorFlow's checkpoints have checksums of their values, which are compared. In other formats a bit of a matrix that has
+changed is not seen here: values that are not finite are left to the reader (`networks.checkpoints`).
 """
 
 import importlib.util
+import io
 import json
 import math
 import struct
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,22 +126,35 @@ def _check_dataset(name: str, item: Any) -> None:
 
 _TABLE_MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5  # bytes: of the table; of a block, its compression and a checksum
-_SHARD, _OFFSET, _SIZE = 3, 4, 5  # fields of a variable's entry
+_TYPE, _SHARD, _OFFSET, _SIZE, _CHECKSUM = 1, 3, 4, 5, 6  # fields of a variable's entry
 _NUM_SHARDS = 1  # of the header, the entry without a name
+_OTHERWISE_CHECKED = {7, 21}  # types whose checksum is not that of the bytes in the file: texts and variants
 
 
 def _check_checkpoint(path: Path) -> None:
     index = path.with_name(f"{path.name}.index").read_bytes()
-    shards, ends = 1, dict[int, int]()
+    shards, variables = 1, defaultdict[int, list[tuple[bytes, dict[int, int]]]](list)
     for name, value in _table(index):
         fields = dict(_fields(value))
         if not name:
             shards = fields.get(_NUM_SHARDS, 1)
         else:
-            shard = fields.get(_SHARD, 0)
-            ends[shard] = max(ends.get(shard, 0), fields.get(_OFFSET, 0) + fields.get(_SIZE, 0))
-    for shard, end in ends.items():
-        _require_size(path.with_name(f"{path.name}.data-{shard:05d}-of-{shards:05d}"), end)
+            variables[fields.get(_SHARD, 0)].append((name, {_OFFSET: 0, _SIZE: 0, **fields}))
+    for shard, of_shard in variables.items():
+        data = path.with_name(f"{path.name}.data-{shard:05d}-of-{shards:05d}")
+        _require_size(data, max(fields[_OFFSET] + fields[_SIZE] for _, fields in of_shard))
+        with data.open("rb") as file:
+            for name, fields in of_shard:
+                file.seek(fields[_OFFSET])
+                if _CHECKSUM in fields and fields.get(_TYPE) not in _OTHERWISE_CHECKED:
+                    _require_checksum(file, fields[_SIZE], fields[_CHECKSUM], name.decode(errors="replace"))
+
+
+def _require_checksum(file: io.BufferedIOBase, size: int, checksum: int, name: str) -> None:
+    from .crc32c import crc32c, masked  # late: numpy takes a while, and most of what is imported needs none
+
+    if masked(crc32c(file, size)) != checksum:
+        raise ValueError(f"{name} does not have the checksum that it was saved with")
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -161,6 +177,8 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     """Yield the entries of a block. A key is given by how much of the one before it begins with, and the rest."""
     if offset + size + _TRAILER > len(data) or data[offset + size]:
         raise ValueError("its index is cut off, or compressed")
+    (checksum,) = struct.unpack_from("<I", data, offset + size + 1)
+    _require_checksum(io.BytesIO(data[offset:]), size + 1, checksum, "its index")
     block, key, position = data[offset : offset + size], b"", 0
     (restarts,) = struct.unpack("<I", block[-4:])
     while position < size - 4 * (restarts + 1):
@@ -173,7 +191,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield number and value of each whole number in a protocol buffer."""
+    """Yield number and value of each whole number in a protocol buffer, but for those of 8 bytes."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)
@@ -185,6 +203,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, int]]:
             length, position = _varint(data, position)
             position += length
         else:
+            if kind == 5:
+                yield number, int.from_bytes(data[position : position + 4], "little")
             position += {1: 8, 5: 4}[kind]
 
 

@@ -1,6 +1,7 @@
 """Weights files are judged without TensorFlow: whole ones pass, whatever is cut off or overwritten is refused."""
 
 import os
+import random
 import shutil
 import time
 
@@ -10,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from t5_pegasus.errors import CheckpointError
+from t5_pegasus.networks.backend import tf
 from t5_pegasus.networks.checkpoints import save_weights
 from t5_pegasus.weight_files import check_weights
 
@@ -77,6 +79,47 @@ def test_data_of_a_checkpoint_must_be_there(folder):
     (folder / "model.ckpt.data-00000-of-00001").unlink()
     with pytest.raises(CheckpointError, match=r"model\.ckpt cannot be read, .*data-00000-of-00001"):
         check_weights(folder / "model.ckpt")
+
+
+def test_one_bit_of_a_checkpoint_is_found_wherever_it_is(folder):
+    """TensorFlow writes the checksums: of every variable, and of every block of the index."""
+    choose = random.Random(0)
+    for path in files_of(folder, "model.ckpt"):
+        before = path.read_bytes()
+        for position in (0, len(before) - 1, *choose.sample(range(len(before)), 30)):
+            if path.suffix == ".index" and position >= len(before) - 48:
+                continue  # the footer has none, and bytes that nobody reads
+            after = bytearray(before)
+            after[position] ^= 1 << choose.randrange(8)
+            path.write_bytes(after)
+            with pytest.raises(CheckpointError, match=r"does not have the checksum|its index is"):
+                check_weights(folder / "model.ckpt")
+        path.write_bytes(before)
+    check_weights(folder / "model.ckpt")
+
+
+def test_checkpoints_in_shards_and_slices_and_with_texts(tmp_path):
+    """What a variable's entry says is of other kinds there: no size, or a checksum of more than the bytes."""
+    tensors = {
+        "a": ([tf.constant(["texts", ""]), tf.range(7), tf.zeros(0)], ["texts", "numbers", "none"], ["", "", ""]),
+        "b": ([tf.fill((2, 3), 0.7), tf.constant(True)], ["part", "scalar"], ["4 3 2,2:0,3", ""]),
+    }
+    for name, (values, names, slices) in tensors.items():
+        tf.raw_ops.SaveV2(prefix=f"{tmp_path}/{name}", tensor_names=names, shape_and_slices=slices, tensors=values)
+    merged = tmp_path / "model.ckpt"
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=[f"{tmp_path}/a", f"{tmp_path}/b"], destination_prefix=str(merged), delete_old_dirs=False
+    )
+    check_weights(merged)
+    shards = sorted(tmp_path.glob("model.ckpt.data-*-of-00002"))
+    assert len(shards) == 2
+    for shard, name, value in zip(shards, ("numbers", "part"), (np.int32(5), np.float32(0.7)), strict=True):
+        before = shard.read_bytes()
+        assert value.tobytes() in before
+        shard.write_bytes(before.replace(value.tobytes(), (value + 1).tobytes(), 1))
+        with pytest.raises(CheckpointError, match=f"{name}.* does not have the checksum"):
+            check_weights(merged)
+        shard.write_bytes(before)
 
 
 @pytest.mark.parametrize(
