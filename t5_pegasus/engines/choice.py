@@ -12,10 +12,10 @@ from typing import Any
 from ..config import ModelConfig
 from ..decoding.search import BatchDecoder, Decoder
 from ..errors import OptionError
-from ..locations import Weights, find_weights, weights_hash
+from ..locations import TO_GENERATE, Weights, find_weights, locate_weights, weights_hash
 from ..networks.adapter_files import check_base, read_adapter
 from ..text.protocol import Tokenizer
-from .exported import base_sha256, is_exported, shipped_export
+from .exported import base_sha256, check_export, is_exported, shipped_export
 
 
 def _reference(t5: Any, tokenizer: Tokenizer) -> Decoder:
@@ -80,6 +80,26 @@ def make_decoder(t5: Any, tokenizer: Tokenizer, engine: str = "auto") -> Decoder
     return ENGINES["keras" if engine == "auto" else engine](t5, tokenizer)
 
 
+def check_model(
+    model_dir: Path, weights: str | Path | Weights | None, engine: str, output_dir: str | Path = "."
+) -> None:
+    """Raise what `load_decoder` raises if files are missing or damaged or the engine cannot run them.
+
+    Takes a second, since no model is built; arguments are those of `AutoTitle.load`.
+    """
+    check_engine(engine)
+    if is_exported(model_dir):
+        _check_exported(model_dir, weights, engine)
+        check_export(model_dir)
+    else:
+        locate_weights(model_dir, weights, TO_GENERATE, output_dir)
+
+
+def _check_exported(model_dir: Path, weights: str | Path | Weights | None, engine: str) -> None:
+    if weights is not None or engine not in ("auto", "onnx"):
+        raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
+
+
 def load_decoder(
     model_dir: Path,
     weights: str | Path | Weights | None,
@@ -89,8 +109,7 @@ def load_decoder(
 ) -> Decoder:
     """Return a decoder for a model directory; arguments and errors are those of `AutoTitle.load`."""
     if is_exported(model_dir):
-        if weights is not None or engine not in ("auto", "onnx"):
-            raise OptionError(f"{model_dir} is an exported model: give no weights, and engine auto or onnx")
+        _check_exported(model_dir, weights, engine)
         decoder: Decoder = _exported(model_dir, tokenizer)
         known: Callable[[], str | None] = functools.partial(base_sha256, model_dir)
     else:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ..config import GenerationConfig
 from ..decoding.options import DataConfig
 from ..decoding.rerank import RerankConfig
+from ..engines.choice import check_model
+from ..engines.exported import is_exported
 from ..engines.options import LoadConfig
 from ..errors import OptionError
-from ..locations import ROOT, choose_model_dir, fine_tuned_weights
+from ..locations import ROOT, Weights, choose_model_dir, fine_tuned_weights
 from ..text.prompts import PROMPT_FILE
 from .protocol import LocalSystem, Text, Written
 from .spec import Spec, check_known, converted
@@ -30,6 +32,9 @@ class Ours(LocalSystem):
     Args:
         spec: its target is a model directory, or the name of one of this repository with or without
             "chinese_t5_pegasus_"; options are those of `test.py`.
+
+    Raises OptionError for a directory that holds no model or an option that cannot be, CheckpointError for weights that
+    are missing or damaged: before other systems have worked for an hour.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -43,12 +48,14 @@ class Ours(LocalSystem):
         self._generation = GenerationConfig.of_model(self._model_dir, **converted(GenerationConfig, spec.options))
         self._reranking = RerankConfig(**converted(RerankConfig, spec.options))
         self._reranking.check(self._generation)
+        # With an adapter the weights are the pretrained ones, unless others are named.
+        usual = Weights.PRETRAINED if self._load.adapter and not is_exported(self._model_dir) else None
+        check_model(self._model_dir, self._load.weights or usual, self._load.engine, self._load.run_dir)
         self._title: AutoTitle | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return the hashes of all files that the titles depend on, and the options, defaults of the model included."""
         load = self._load
-        # With an adapter the weights are the pretrained ones, unless others are named.
         weights = load.weights or (None if load.adapter else fine_tuned_weights(self._model_dir, load.run_dir))
         paths = [self._model_dir, *(Path(each) for each in (weights, load.user_dict, load.adapter) if each)]
         if weights and (prompt := Path(weights).parent / PROMPT_FILE).is_file():

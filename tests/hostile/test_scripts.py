@@ -38,9 +38,10 @@ UTF16 = codecs.BOM_UTF16_LE + "题一\t正文第一篇。\n".encode("utf-16-le")
 IN_GBK = "not UTF-8 but GB18030, convert it with `iconv -f GB18030 -t UTF-8 "
 IN_UTF16 = "not UTF-8 but UTF-16, convert it with `iconv -f UTF-16 -t UTF-8 "
 
-TITLE, SCORE, SERVE = (f"t5_pegasus.commands.{name}" for name in ("title", "score", "serve"))
+TITLE, SCORE, SERVE, COMPARE = (f"t5_pegasus.commands.{name}" for name in ("title", "score", "serve", "compare"))
 TRAIN = ["--train_file", "a.tsv", "--validation_file", "a.tsv", "--model_dir", "model", "--output_dir", "out"]
 PRETRAIN = ["--train_file", "a.tsv", "--model_dir", "model", "--output_dir", "out"]
+SYSTEMS = ["--test_file", "a.tsv", "--output_dir", "out", "--system", "lead", "--system"]
 PREDICTIONS = ["--references", "a.tsv", "--predictions"]
 
 # What is wrong: the script, its flags, the files that there are, and what must be said (a regular expression).
@@ -167,6 +168,22 @@ CASES = {
         [*PRETRAIN, "--mt5_weights", "w.safetensors", "--mt5_vocab", "v"],
         {**MODEL, "a.tsv": PAIRS, "w.safetensors": b"12345678{"},
         "may be damaged or cut off",
+    ),
+    "weights of a system cut off, to compare": (
+        *(COMPARE, [*SYSTEMS, "title:model"], {**MODEL, "a.tsv": PAIRS, "model/model.safetensors": b"12345678{"}),
+        "^title:model: model/model.safetensors cannot be read, it may be damaged or cut off",
+    ),
+    "no weights of a system": (
+        *(COMPARE, [*SYSTEMS, "title:model?weights=w.h5"], {**WEIGHTS, "a.tsv": PAIRS}),
+        r"title:model\?weights=w.h5: no weights at w.h5",
+    ),
+    "an export without its files, to compare": (
+        *(COMPARE, [*SYSTEMS, "title:model"], {**MODEL, "a.tsv": PAIRS, "model/decoder.onnx": b"x"}),
+        "title:model: model was exported by another version of t5_pegasus",
+    ),
+    "weights beside an export, to compare": (
+        *(COMPARE, [*SYSTEMS, "title:model?weights=w"], {**MODEL, "a.tsv": PAIRS, "model/decoder.onnx": b"x"}),
+        "model is an exported model: give no weights",
     ),
     "an export without its files": (
         *(TITLE, ["正文", "--model_dir", "model"], {**MODEL, "model/decoder.onnx": b"x"}),

@@ -12,7 +12,9 @@ import threading
 import time
 import urllib.request
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from t5_pegasus import AutoTitle
 from t5_pegasus.errors import DataError, PegasusError
@@ -61,8 +63,9 @@ def test_the_identity_of_a_model_is_its_files_and_options(tmp_path, monkeypatch)
         return json.dumps(make_system(parse_spec(spec)).identity(), sort_keys=True)
 
     (tmp_path / "model").mkdir()
-    for name in ("config.json", "vocab.txt", "model.safetensors"):
+    for name in ("config.json", "vocab.txt"):
         (tmp_path / "model" / name).write_text("{}")
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "model" / "model.safetensors")
     first = identity()
     assert identity("title:model?batch_tokens=64") == first  # changes no title
     assert identity("title:model?topk=1") == first  # the default
@@ -71,7 +74,9 @@ def test_the_identity_of_a_model_is_its_files_and_options(tmp_path, monkeypatch)
     assert len({first, identity("title:model?num_beams=2"), identity("title:model?long_text=window")}) == 3
     (tmp_path / "model" / "generation_config.json").write_text('{"num_beams": 3}')
     second = identity()
-    (tmp_path / "best_model.weights").write_text("fine-tuned")  # found in the run_dir, which is this folder
+    safetensors.numpy.save_file(
+        {"a": np.ones(1)}, tmp_path / "best_model.weights"
+    )  # found in the run_dir, which is this folder
     third = identity()
     assert len({first, second, third}) == 3
 
