@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,8 @@ COPIED = ("t5_pegasus", "tests", "data", "setup.cfg", "chinese_t5_pegasus_tiny/c
 COPIED += ("chinese_t5_pegasus_tiny/vocab.txt",)
 # What mutmut says of a mutant that a test has noticed; one that never ends has been, too.
 KILLED = {"killed", "timeout"}
+# Bytes of addresses of a process: some mutants never end and take all that there is.
+MOST_MEMORY = 6 * 2**30
 
 
 class Mutant(NamedTuple):
@@ -59,26 +62,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="only the mutants that lived the last time")
     parser.add_argument("--processes", type=int, default=1)
     flags = parser.parse_args(argv)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     lists = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
     listed = {Mutant(*(row[name] for name in Mutant._fields)) for row in lists.get("mutant", [])}
     alike = re.compile("|".join(row["pattern"] for row in lists["alike"]))
     wrong = 0
     for module in flags.modules:
-        mutants = run(module, flags.again, flags.processes)
+        count, mutants = run(module, flags.again, flags.processes)
         living = {each for each in mutants if alike.sub("", each.before) != alike.sub("", each.after)}
         expected = {mutant for mutant in listed if mutant.module == module}
         for title, found in (("lives", living - expected), ("is listed, and does not live", expected - living)):
             for mutant in sorted(found):
                 wrong += 1
                 print(f"{title}: {module}, {mutant.function}\n- {mutant.before}\n+ {mutant.after}")
-        print(f"{module}: {len(mutants)} live, all but {len(living - expected)} equivalent", flush=True)
+        equivalent = len(mutants) - len(living - expected)
+        print(f"{module}: of {count} mutants {len(mutants)} live, {equivalent} of them equivalent", flush=True)
     return 1 if wrong else 0
 
 
-def run(module: str, again: bool, processes: int) -> set[Mutant]:
-    """Return the mutants of a module that live."""
+def run(module: str, again: bool, processes: int) -> tuple[int, set[Mutant]]:
+    """Return how many mutants a module has, and those that live."""
     folder = ROOT / "build" / "mutants" / module.replace("/", ".")
-    lived = list(living(folder)) if again else []
+    lived = living(results(folder)) if again else []
     if not again:
         shutil.rmtree(folder, ignore_errors=True)
     for name in COPIED:
@@ -103,7 +108,8 @@ def run(module: str, again: bool, processes: int) -> set[Mutant]:
     lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
     (folder / "pyproject.toml").write_text("\n".join(["[tool.mutmut]", *lines, ""]), encoding="utf-8")
     mutmut(folder, "run", "--max-children", str(processes), *lived)
-    return {described(folder, module, name) for name in living(folder)}
+    found = results(folder)
+    return len(found), {described(folder, module, name) for name in living(found)}
 
 
 def mutmut(folder: Path, *arguments: str) -> str:
@@ -117,10 +123,14 @@ def mutmut(folder: Path, *arguments: str) -> str:
     return ran.stdout
 
 
-def living(folder: Path) -> list[str]:
-    """Return mutmut's names of the mutants that no test has noticed."""
-    found = re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results"), re.MULTILINE)
-    return [name for name, status in found if status not in KILLED]
+def results(folder: Path) -> dict[str, str]:
+    """Return what has become of each mutant, by mutmut's name of it."""
+    return dict(re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
+
+
+def living(found: dict[str, str]) -> list[str]:
+    """Return those that no test has noticed."""
+    return [name for name, status in found.items() if status not in KILLED]
 
 
 def described(folder: Path, module: str, name: str) -> Mutant:

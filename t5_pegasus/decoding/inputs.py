@@ -103,12 +103,10 @@ def divide(ids: Sequence[int], max_length: int, frame: Frame) -> tuple[Window, .
     Each window has the text's frame and a quarter of its tokens in common with the next; of a common token, the decoder
     sees the output of the window that has more context around it. So it sees every token once.
     """
-    if len(ids) <= max_length:
-        return (Window(ids, 0, len(ids)),)
     leading, trailing = map(len, frame)
     body, size = ids[leading : len(ids) - trailing], max_length - frame.size
     stride = size - size // 4
-    starts = [*range(0, len(body) - size, stride), len(body) - size]
+    starts = [*range(0, len(body) - size, stride), max(0, len(body) - size)]
     # Tokens of the body from which on the next window's output is taken: the middle of what two windows share.
     borders = [(start + size + following) // 2 for start, following in itertools.pairwise(starts)]
     firsts, lasts = [-leading, *borders], [*borders, len(body) + trailing]
@@ -170,7 +168,7 @@ def budget_batches(lengths: Sequence[int], max_tokens: int) -> list[np.ndarray]:
 
     Returns: row numbers of each batch, the longest rows first, so that the batch that needs most memory comes first.
     """
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    order = np.argsort(-np.asarray(lengths), kind="stable")
     batches = []
     while len(order):
         count = max(1, max_tokens // max(1, lengths[order[0]]))

@@ -24,8 +24,6 @@ _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def rouge(hypothesis: str, reference: str) -> dict[str, float]:
     """Return the F scores of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1; 0 if a text has nothing but full stops."""
     sentences, reference_sentences = _sentences(hypothesis), _sentences(reference)
-    if not sentences or not reference_sentences:
-        return dict.fromkeys(NAMES, 0.0)
     words = list(chain.from_iterable(sentences))
     reference_words = list(chain.from_iterable(reference_sentences))
     unigrams, reference_unigrams = set(words), set(reference_words)
@@ -45,8 +43,9 @@ def _sentences(text: str) -> list[list[str]]:
 
 def _f_score(overlap: int, of_hypothesis: int, of_reference: int) -> float:
     """Return F1 with the 1e-8 that `rouge` adds to the denominator."""
-    precision = overlap / of_hypothesis if of_hypothesis else 0.0
-    recall = overlap / of_reference if of_reference else 0.0
+    if not overlap:
+        return 0.0
+    precision, recall = overlap / of_hypothesis, overlap / of_reference
     return 2.0 * precision * recall / (precision + recall + 1e-8)
 
 

@@ -141,6 +141,18 @@ def test_what_is_read_is_the_text_or_its_ends(text, max_length, frame):
         assert kept == inner[: (room + 1) // 2] + inner[len(inner) - room // 2 :]
 
 
+@pytest.mark.parametrize("read", ["head_tail", "window"])
+def test_a_text_that_fits_once_it_is_encoded_apart_from_its_frame_is_read_whole(read):
+    class Splitting(Characters):
+        """Whose texts have a token more where they touch the frame."""
+
+        def encode_source(self, text, max_length=None, masked=False):
+            return super().encode_source(f"_{text}", max_length, masked)
+
+    source = LONG_TEXT[read](Splitting(FRAMES[0]), "一二三四", 6)
+    assert (body(FRAMES[0], source.ids), source.truncated) == (list(map(ord, "一二三四")), False)
+
+
 @given(TEXTS, st.integers(3, 20))
 def test_pegasus_reads_half_of_head_and_tail(text, max_length):
     """Half of all ids, [CLS] and [SEP] counted, as before a frame was more general."""

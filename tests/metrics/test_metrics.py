@@ -84,6 +84,7 @@ def recursion_limit(limit):
 @given(prediction=texts, reference=texts)
 @example(prediction=". .", reference=" . . ")
 @example(prediction="abc", reference="abc")
+@example(prediction="ı", reference="i")  # the same in capitals
 def test_scores_of_odd_texts_equal_the_plain_loop(block, prediction, reference):
     with mock.patch.object(rouge_module, "_BLOCK", block):
         assert_as_plain_loop([prediction], [reference])
