@@ -1,21 +1,30 @@
 """Adapters as users meet them: loaded beside a model, merged into its weights, by Python and by the commands."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from starlette.testclient import TestClient
 
+import finetune
 from t5_pegasus import AutoTitle, adapters, build_model
+from t5_pegasus.commands import title as title_command
+from t5_pegasus.config import GenerationConfig
+from t5_pegasus.decoding.options import DataConfig
 from t5_pegasus.engines.onnx_export import export_model
 from t5_pegasus.errors import CheckpointError, OptionError
 from t5_pegasus.locations import ROOT, weights_hash
 from t5_pegasus.networks.adapter_files import Record, read_adapter, write_adapter
 from t5_pegasus.networks.architectures import describe
+from t5_pegasus.serving.app import App
+from t5_pegasus.serving.options import Model, ServingConfig, make_service
 from t5_pegasus.systems.protocol import Text
 from t5_pegasus.systems.spec import parse_spec
 from t5_pegasus.systems.table import make_system
 from tests.engines.test_low_rank import make_adapter
+from tests.serving.running import wait_for
 
 TEXTS = ["".join(chr(0x4E00 + 7 * n % 90 + k) for k in range(4, 9 + n)) for n in range(5)]
 
@@ -141,3 +150,50 @@ def test_a_folder_of_hugging_face_is_merged_as_such(name, hugging_face, tmp_path
     assert changed == sum(key.endswith("lora_A.weight") for key in lora)
     others = {path.name for path in folder.iterdir()} - {"model.safetensors"}
     assert {path.name for path in (tmp_path / "merged").iterdir()} - {"model.safetensors"} == others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", ["q_proj,v_proj", "fc1,fc2"])
+def test_an_adapter_of_pegasus_by_its_own_names_goes_through_every_stage(targets, hugging_face, tmp_path, capsys):
+    """Trained by the command, it writes the same title beside the weights, merged into them, and served."""
+    base, names = tmp_path / "pegasus", targets.split(",")
+    shutil.copytree(hugging_face / "uer_pegasus", base)
+    words = [
+        each for each in (base / "vocab.txt").read_text(encoding="utf-8").split() if "\u4e00" <= each[0] <= "\u9fa5"
+    ]
+    texts = ["".join(words[row + 5 * n] for n in range(12)) for row in range(5)]
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"{text[:3]}\t{text}\n" for text in texts), encoding="utf-8")
+    flags = ["--model_dir", base, "--train_file", pairs, "--valid_file", pairs, "--output_dir", tmp_path / "run"]
+    sizes = "--epochs 4 --batch_size 2 --max_source_length 24 --max_target_length 6 --max_eval_samples 1 --lora_r 4"
+    learning = ["--method", "lora", "--lora_target_modules", targets, "--learning_rate", "0.1"]
+    assert finetune.main([*map(str, flags), *sizes.split(), *learning]) == 0
+    best = tmp_path / "run" / "best_adapter"
+    assert json.loads((best / "adapter_config.json").read_text())["target_modules"] == names
+    keys = safetensors.numpy.load_file(best / "adapter_model.safetensors").keys()
+    assert {key.split(".")[-3] for key in keys} == set(names)
+    assert all(key.startswith("base_model.model.model.") for key in keys)
+
+    def titles(folder, *more):
+        capsys.readouterr()
+        for text in texts:
+            command = ["--model_dir", str(folder), "--min_new_tokens", "4", "--max_new_tokens", "6", *more, text]
+            assert title_command.main(command) == 0
+        return capsys.readouterr().out.splitlines()
+
+    beside = titles(base, "--adapter", str(best))
+    assert beside != titles(base)
+    merged = tmp_path / "merged"
+    merging = ["--model_dir", base, "--adapter", best, "--output_dir", merged]
+    assert adapters.main(["merge", *map(str, merging)]) == 0
+    assert titles(merged) == beside
+    model = Model(base, None, "auto", None)._replace(adapter=str(best))
+    generation = GenerationConfig.of_model(base, min_new_tokens=4, max_new_tokens=6)
+    app = App(make_service(ServingConfig(), model, generation, DataConfig()))
+    with TestClient(app.asgi) as client:
+        wait_for(lambda: client.get("/ping").status_code == 200)
+        served = []
+        for text in texts:
+            answer = client.post("/v1/titles", json={"text": text, "adapter": "best_adapter"})
+            served.append(answer.json()["results"][0]["titles"][0]["title"])
+    assert served == beside

@@ -140,6 +140,10 @@ class TrainStep:
         return self._gradients(sources, targets, tf.stack([self._seed, number * self.num_devices + replica]), scale)
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
+        # No weight changes before the last gradient is there. A weight that is read twice, as by LoRA on the head or by
+        # recomputation, could otherwise be read after its update: of equal reads, TensorFlow's optimizer of graphs lets
+        # the update wait for one only.
+        gradients = tf.tuple(gradients)
         if self._scales_loss:
             gradients = self._optimizer.get_unscaled_gradients(gradients)
         # It sums them over the devices.
