@@ -6,16 +6,16 @@ changed is not seen here: values that are not finite are left to the reader (`ne
 """
 
 import importlib.util
-import io
 import json
 import math
 import struct
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from .crc32c import masked_crc32c
 from .errors import CheckpointError
 
 _LONGEST_HEADER = 10**8  # bytes, of safetensors; its library takes no more
@@ -128,6 +128,7 @@ _TABLE_MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5  # bytes: of the table; of a block, its compression and a checksum
 _TYPE, _SHARD, _OFFSET, _SIZE, _CHECKSUM = 1, 3, 4, 5, 6  # fields of a variable's entry
 _NUM_SHARDS = 1  # of the header, the entry without a name
+_CHUNK = 1 << 20  # bytes that are read at once
 _OTHERWISE_CHECKED = {7, 21}  # types whose checksum is not that of the bytes in the file: texts and variants
 
 
@@ -145,16 +146,25 @@ def _check_checkpoint(path: Path) -> None:
         _require_size(data, max(fields[_OFFSET] + fields[_SIZE] for _, fields in of_shard))
         with data.open("rb") as file:
             for name, fields in of_shard:
-                file.seek(fields[_OFFSET])
                 if _CHECKSUM in fields and fields.get(_TYPE) not in _OTHERWISE_CHECKED:
-                    _require_checksum(file, fields[_SIZE], fields[_CHECKSUM], name.decode(errors="replace"))
+                    file.seek(fields[_OFFSET])
+                    chunks = _chunks(file, fields[_SIZE])
+                    _require_checksum(chunks, fields[_CHECKSUM], name.decode(errors="replace"))
 
 
-def _require_checksum(file: io.BufferedIOBase, size: int, checksum: int, name: str) -> None:
-    from .crc32c import crc32c, masked  # late: numpy takes a while, and most of what is imported needs none
-
-    if masked(crc32c(file, size)) != checksum:
+def _require_checksum(chunks: Iterable[bytes], checksum: int, name: str) -> None:
+    if masked_crc32c(chunks) != checksum:
         raise ValueError(f"{name} does not have the checksum that it was saved with")
+
+
+def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield the next `size` bytes of a file piece by piece; raise ValueError if it ends before."""
+    while size:
+        chunk = file.read(min(size, _CHUNK))
+        if not chunk:
+            raise ValueError(f"{size} more bytes were expected")
+        size -= len(chunk)
+        yield chunk
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -178,7 +188,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     if offset + size + _TRAILER > len(data) or data[offset + size]:
         raise ValueError("its index is cut off, or compressed")
     (checksum,) = struct.unpack_from("<I", data, offset + size + 1)
-    _require_checksum(io.BytesIO(data[offset:]), size + 1, checksum, "its index")
+    _require_checksum([data[offset : offset + size + 1]], checksum, "its index")
     block, key, position = data[offset : offset + size], b"", 0
     (restarts,) = struct.unpack("<I", block[-4:])
     while position < size - 4 * (restarts + 1):

@@ -25,6 +25,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from ..config import require
+from ..crc32c import masked_crc32c
 from ..errors import DataError, OptionError
 from ..files import atomic_folder
 from ..text.protocol import Tokenizer
@@ -48,7 +49,7 @@ def encode_record(source_ids: Sequence[int] | Ids, target_ids: Sequence[int] | I
         example.features.feature[name].int64_list.value.extend(ids)
     data = example.SerializeToString(deterministic=True)
     length = struct.pack("<Q", len(data))
-    return b"".join((length, _FOOTER.pack(_masked_crc(length)), data, _FOOTER.pack(_masked_crc(data))))
+    return b"".join((length, _FOOTER.pack(masked_crc32c([length])), data, _FOOTER.pack(masked_crc32c([data]))))
 
 
 class ShardWriter:
@@ -161,10 +162,10 @@ class Shards(Sequence[tuple[Ids, Ids]]):
         try:
             header = os.pread(file, _HEADER.size, offset)
             size, checksum = _HEADER.unpack(header)
-            if _masked_crc(header[:8]) != checksum:
+            if masked_crc32c([header[:8]]) != checksum:
                 raise ValueError("its length fails the checksum")
             body = os.pread(file, size + _FOOTER.size, offset + _HEADER.size)
-            if len(body) < size + _FOOTER.size or _masked_crc(body[:size]) != _FOOTER.unpack(body[size:])[0]:
+            if len(body) < size + _FOOTER.size or masked_crc32c([body[:size]]) != _FOOTER.unpack(body[size:])[0]:
                 raise ValueError("its data fail the checksum")
             features = _example_class().FromString(body[:size]).features.feature
             pair = tuple(np.array(features[name].int64_list.value, np.int32) for name in ("source_ids", "target_ids"))
@@ -259,42 +260,3 @@ def _example_class() -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("t5_pegasus.Example"))
-
-
-_CRC_BLOCK = 1024
-
-
-def _masked_crc(data: bytes) -> int:
-    """Return the CRC-32C of the data, rotated and shifted as TFRecord has it (tensorflow/core/lib/hash/crc32c.h)."""
-    crc = _crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _crc32c(data: bytes) -> int:
-    """Return the CRC-32C (Castagnoli) of the data.
-
-    A CRC is linear: it is the exclusive or of what each byte adds, which depends on how many bytes follow it. So all
-    bytes of a block are looked up at once; what the blocks before came to is added to its first four bytes.
-    """
-    table = _crc_table()
-    register = 0xFFFFFFFF
-    for start in range(0, len(data), _CRC_BLOCK):
-        size = min(_CRC_BLOCK, len(data) - start)
-        block = np.zeros(max(size, 4), np.uint8)
-        block[:size] = np.frombuffer(data, np.uint8, size, start)
-        block[:4] ^= np.frombuffer(_FOOTER.pack(register), np.uint8)
-        register >>= 8 * min(size, 4)  # what a block shorter than the register leaves in it
-        register ^= int(np.bitwise_xor.reduce(table[np.arange(size - 1, -1, -1), block[:size]]))
-    return register ^ 0xFFFFFFFF
-
-
-@functools.cache
-def _crc_table() -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Return uint32 [bytes that follow, byte]: what a byte adds to the CRC-32C."""
-    first: np.ndarray[Any, np.dtype[np.uint32]] = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        first = np.bitwise_xor(first >> 1, (first & 1) * np.uint32(0x82F63B78), dtype=np.uint32)
-    rows = [first]
-    while len(rows) < _CRC_BLOCK:
-        rows.append((rows[-1] >> 8) ^ first[rows[-1] & 0xFF])
-    return np.stack(rows)
