@@ -155,7 +155,7 @@ class PegasusTokenizer:
                     start = end
                     break
             else:
-                return [self._ids.get(run, self.unk_id)]
+                return [self.unk_id]
         return ids
 
 

@@ -17,7 +17,7 @@ from t5_pegasus.errors import DataError, OptionError
 from t5_pegasus.locations import DATA_DIR
 from t5_pegasus.networks.backend import bert4keras
 from t5_pegasus.text.characters import normalize
-from t5_pegasus.text.tokenizer import PegasusTokenizer
+from t5_pegasus.text.tokenizer import PegasusTokenizer, join_tokens
 from tests.paths import UNTRAINED_MODEL_DIR
 
 # Not an import statement, which would be sorted before the backend that makes bert4keras importable.
@@ -288,6 +288,12 @@ def test_what_no_vocabulary_has_costs_no_more_than_its_length():
     assert tokenizer._ids.asked < 1000
 
 
+def test_words_beyond_what_is_kept_are_not_looked_up_but_for_one():
+    tokenizer = PegasusTokenizer(TINY)
+    assert tokenizer.encode_source("a b c d e f", 5).truncated
+    assert list(tokenizer._word_ids) == ["a", " ", "b", "c", "d"]
+
+
 # Back to text
 
 # What one token can be made of, and so what text can be made of: no ## pieces, no [CLS] and its like.
@@ -347,10 +353,18 @@ def test_ordinary_text_comes_back_as_it_is(text):
 def test_only_special_tokens_are_left_out(tmp_path):
     vocab = tmp_path / "vocab.txt"
     special = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>"]
-    text = ["[", "]", "<", ">", "#", "##", "##a", "##ing", "sing", "", "end"]  # an empty line is a token, too
+    # An empty line is a token, too.
+    text = ["[", "]", "<", ">", "#", "##", "##a", "##ing", "sing", "", "end", "[]", "<>"]
     vocab.write_text("\n".join([*special, *text]), encoding="utf-8")
     tokenizer = PegasusTokenizer(vocab)
-    assert tokenizer.decode(range(len(special + text))) == "[]<>###aing sing end"
+    assert tokenizer.decode(range(len(special + text))) == "[]<>###aing sing end[]<>"
+
+
+def test_a_comma_after_an_english_word_is_english_however_it_is_in_pieces():
+    for word in (["hello"], ["h", "##ello"], ["hell", "##o"]):
+        assert join_tokens([*word, ",", "world"]) == "hello, world"
+        assert join_tokens([*word, "，", "world"]) == "hello，world"
+    assert join_tokens(["方法", ",", "svm"]) == "方法,svm"
 
 
 # What is refused
