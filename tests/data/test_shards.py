@@ -15,6 +15,13 @@ from t5_pegasus.locations import ROOT
 from t5_pegasus.text.tokenizer import PegasusTokenizer
 from tests.paths import UNTRAINED_MODEL_DIR
 
+# ([101, 7000], [5]): length and checksum, a tf.train.Example, its checksum. TensorFlow reads the like below.
+RECORD = bytes.fromhex(
+    "2e00000000000000c5cb57fa"
+    "0a2c0a150a0a736f757263655f69647312071a050a0365d8360a130a0a7461726765745f69647312051a030a0105"
+    "4f2ecd4f"
+)
+
 
 def random_pairs(count):
     rng = np.random.default_rng(0)
@@ -99,6 +106,40 @@ def test_every_damaged_byte_is_seen(tmp_path):
             DataError, match=r"shard-00000\.tfrecord is damaged at byte 0, pair 0: .*; make the shards again"
         ):
             open_shards(folder)[0]
+
+
+def test_what_is_written_is_the_same_to_the_byte(tmp_path):
+    """As by version 1 from the first: shards of others are read for years."""
+    folder = write(tmp_path / "s", [([101, 7000], [5]), ([], [7])], pairs_per_shard=1)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("index.bin", "manifest.json", "shard-00000.tfrecord", "shard-00001.tfrecord")
+    ]
+    assert (folder / "shard-00000.tfrecord").read_bytes() == RECORD
+    assert np.fromfile(folder / "index.bin", "<i4").tolist() == [0, 0, 2, 1, 0, 0, 0, 1]
+    manifest = {
+        **{"version": 1, "tokenizer": "hash", "pairs": 2, "source_tokens": 2, "target_tokens": 2},
+        "shards": [
+            {"file": "shard-00000.tfrecord", "pairs": 1, "bytes": len(RECORD)},
+            {"file": "shard-00001.tfrecord", "pairs": 1, "bytes": (folder / "shard-00001.tfrecord").stat().st_size},
+        ],
+    }
+    assert (folder / "manifest.json").read_text(encoding="utf-8") == json.dumps(manifest, indent=2) + "\n"
+
+
+def test_shards_of_another_version_and_of_another_index_are_refused(tmp_path):
+    folder = write(tmp_path / "s", [([1, 2], [3]), ([4], [5])])
+    index, manifest = (folder / name for name in ("index.bin", "manifest.json"))
+    rows = np.fromfile(index, "<i4")
+    for place in (2, 3):
+        changed = rows.copy()
+        changed[place] += 1
+        index.write_bytes(changed.tobytes())
+        with pytest.raises(DataError, match="at byte 0, pair 0: its lengths are not those of the index"):
+            open_shards(folder)[0]
+        assert [ids.tolist() for ids in open_shards(folder)[1]] == [[4], [5]]
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"version": 1', '"version": 2'), encoding="utf-8")
+    with pytest.raises(DataError, match="has shards of version 2, this reads 1"):
+        open_shards(folder)
 
 
 def test_a_folder_that_is_not_whole_is_refused(tmp_path):
