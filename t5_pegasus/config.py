@@ -6,6 +6,7 @@ chooses from, so that a new row there is a new choice. Values are checked once, 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
@@ -211,6 +212,12 @@ class ModelConfig:
         return {**dataclasses.asdict(self), "hidden_act": list(self.hidden_act)}
 
 
+@functools.cache
+def _hints_of(config_class: type) -> dict[str, Any]:
+    """Return the types of a class's fields, whose names take longer to look up than all the rest of making one."""
+    return get_type_hints(config_class)
+
+
 class Options:
     """Base of the dataclasses of options that library users give by keyword."""
 
@@ -228,7 +235,7 @@ class Options:
         names = {}
         for field in dataclasses.fields(cast(Any, cls)):
             names.update(dict.fromkeys((field.name, *field.metadata["aliases"]), field.name))
-        hints = get_type_hints(cls)
+        hints = _hints_of(cast(Any, cls))
         values: dict[str, Any] = {}
         for name, value in options.items():
             require(name in names, f"options are {', '.join(names)}", name)

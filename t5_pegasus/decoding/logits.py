@@ -1,6 +1,6 @@
 """Constraints on the next token, as sparse edits that an engine applies before it takes its best candidates.
 
-A filter is a function of the prefixes so far and the options, which returns (row, token) pairs and the factor that
+A filter is a function of the prefixes so far and the options, which returns rows, a token of each, and the factor that
 their log-probabilities are multiplied by; a row in `FILTERS`. A log-probability is below 0: a factor of infinity
 forbids the token.
 """
@@ -30,23 +30,25 @@ class Edits(NamedTuple):
 
 NO_EDITS = Edits(np.empty((0, 2), np.int32), np.empty(0, np.float32))
 
-Filtered = tuple[np.ndarray, float]  # pairs int [edits, 2] and their factor
-_NOTHING: Filtered = (np.empty((0, 2), np.int64), np.inf)
+Filtered = tuple[np.ndarray, np.ndarray, float]  # rows and tokens int [edits], and their factor
+_NOTHING: Filtered = (np.empty(0, np.int64), np.empty(0, np.int64), np.inf)
 
 
 def repetition_penalty(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
     """Multiply the log-probabilities of the tokens that a row has by the penalty (https://arxiv.org/abs/1909.05858)."""
     if config.repetition_penalty == 1 or not prefixes.size:
         return _NOTHING
-    rows = np.repeat(np.arange(len(prefixes)), prefixes.shape[1])
-    return np.unique(np.stack([rows, prefixes.ravel()], axis=1), axis=0), config.repetition_penalty
+    ordered = np.sort(prefixes, axis=1)
+    is_first = np.ones(ordered.shape, bool)
+    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return np.nonzero(is_first)[0], ordered[is_first], config.repetition_penalty
 
 
 def min_new_tokens(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
     """Forbid the end token in every row of fewer than `min_new_tokens` tokens."""
     if prefixes.shape[1] >= config.min_new_tokens:
         return _NOTHING
-    return _in_every_row(prefixes, (end_id,)), np.inf
+    return *_in_every_row(prefixes, (end_id,)), np.inf
 
 
 def no_repeat_ngrams(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
@@ -55,22 +57,23 @@ def no_repeat_ngrams(prefixes: np.ndarray, end_id: int, config: GenerationConfig
     length = prefixes.shape[1]
     if not size or length < size:
         return _NOTHING
-    ngrams = np.lib.stride_tricks.sliding_window_view(prefixes, size, axis=1)  # [rows, starts, size]
-    tail = prefixes[:, None, length - size + 1 :]  # [rows, 1, size - 1]
-    rows, starts = np.nonzero((ngrams[:, :, :-1] == tail).all(axis=2))
-    return np.stack([rows, ngrams[rows, starts, -1]], axis=1), np.inf
+    starts = length - size + 1  # of sequences of that size, and of the tail that the next token goes on
+    is_tail = np.ones((len(prefixes), starts), bool)
+    for index in range(size - 1):
+        is_tail &= prefixes[:, index : index + starts] == prefixes[:, starts + index, None]
+    return np.nonzero(is_tail)[0], prefixes[:, size - 1 :][is_tail], np.inf
 
 
 def suppress_tokens(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
     """Forbid the tokens in `suppress_tokens`."""
     if not config.suppress_tokens:
         return _NOTHING
-    return _in_every_row(prefixes, config.suppress_tokens), np.inf
+    return *_in_every_row(prefixes, config.suppress_tokens), np.inf
 
 
-def _in_every_row(prefixes: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:
+def _in_every_row(prefixes: np.ndarray, tokens: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     rows = np.repeat(np.arange(len(prefixes)), len(tokens))
-    return np.stack([rows, np.tile(np.array(tokens, np.int64), len(prefixes))], axis=1)
+    return rows, np.tile(np.array(tokens, np.int64), len(prefixes))
 
 
 FILTERS = (repetition_penalty, min_new_tokens, no_repeat_ngrams, suppress_tokens)
@@ -94,10 +97,13 @@ def find_edits(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> E
     found = [each for each in (filter_(prefixes, end_id, config) for filter_ in FILTERS) if len(each[0])]
     if not found:
         return NO_EDITS
-    pairs = np.concatenate([pairs for pairs, _ in found])
-    factors = np.repeat([factor for _, factor in found], [len(pairs) for pairs, _ in found])
+    all_rows, all_tokens, all_factors = zip(*found, strict=True)
+    factors = np.repeat(np.array(all_factors, np.float32), list(map(len, all_rows)))
+    pairs = np.empty((len(factors), 2), np.int32)
+    np.concatenate(all_rows, out=pairs[:, 0], casting="same_kind")
+    np.concatenate(all_tokens, out=pairs[:, 1], casting="same_kind")
     order = np.lexsort((-factors, pairs[:, 1], pairs[:, 0]))  # the largest factor of a pair first
     pairs, factors = pairs[order], factors[order]
-    first = np.ones(len(pairs), bool)
-    first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return Edits(pairs[first].astype(np.int32), factors[first].astype(np.float32))
+    is_first = np.ones(len(pairs), bool)
+    is_first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+    return Edits(pairs[is_first], factors[is_first])

@@ -125,9 +125,10 @@ class BeamState:
         if self.config.refills:
             self._refill(ended)
             return
-        self.finished += self._candidates(ended)
-        np.subtract.at(self.slots, self.groups[ended], 1)
-        self._keep(~ended)
+        if ended.any():
+            self.finished += self._candidates(ended)
+            np.subtract.at(self.slots, self.groups[ended], 1)
+            self._keep(~ended)
 
     def _refill(self, ended: np.ndarray) -> None:
         """Finish titles and keep `num_beams` rows that have not ended, of twice as many in the order of their sums.
@@ -223,6 +224,10 @@ def best_beams(beams: BeamState, tokens: np.ndarray, log_probs: np.ndarray) -> C
     search, https://arxiv.org/abs/1610.02424). The penalised tokens are fewer than the beams of the other groups, so
     that `num_beams` candidates a row are enough.
     """
+    if beams.config.num_beam_groups == 1:
+        count = beams.slots[0] * (2 if beams.config.refills else 1)
+        rows, candidate_index = _best(beams.sums[:, None] + log_probs, count)
+        return rows, candidate_index, log_probs[rows, candidate_index]
     log_probs = log_probs.copy()
     rows, candidate_index = np.empty(0, np.int64), np.empty(0, np.int64)
     for group in range(beams.config.num_beam_groups):
@@ -231,13 +236,16 @@ def best_beams(beams: BeamState, tokens: np.ndarray, log_probs: np.ndarray) -> C
         if len(taken):
             times = (tokens[members][..., None] == taken).sum(axis=-1)  # [members, top]
             log_probs[members] -= beams.config.diversity_penalty * times
-        totals = beams.sums[members, None] + log_probs[members]  # [members, top]
-        count = beams.slots[group] * (2 if beams.config.refills else 1)
-        best = np.argsort(-totals, axis=None, kind="stable")[:count]
-        best = best[np.isfinite(totals.ravel()[best])]
-        best_members, best_index = np.unravel_index(best, totals.shape)
-        rows, candidate_index = np.append(rows, members[best_members]), np.append(candidate_index, best_index)
+        best, best_index = _best(beams.sums[members, None] + log_probs[members], beams.slots[group])
+        rows, candidate_index = np.append(rows, members[best]), np.append(candidate_index, best_index)
     return rows, candidate_index, log_probs[rows, candidate_index]
+
+
+def _best(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the `count` highest totals [rows, top], highest first; fewer if others are -inf."""
+    rows, columns = np.divmod(np.argsort(-totals, axis=None, kind="stable")[:count], totals.shape[1])
+    is_finite = np.isfinite(totals[rows, columns])
+    return rows[is_finite], columns[is_finite]
 
 
 def sample(beams: BeamState, tokens: np.ndarray, log_probs: np.ndarray) -> Choice:
@@ -394,11 +402,11 @@ class _Step:
 
     def parents(self) -> np.ndarray:
         """Return the row in the previous step that each row continues, int32 [sources, width]."""
-        parents = np.repeat(self.batch_index()[:, None] * self._previous_width, self.width, axis=1)
+        parents = np.empty((len(self._states), self.width), np.int32)
         for row, state, count in zip(parents, self._states, self._counts, strict=True):
-            if count:
-                row += state.parents[0]
-                row[:count] += state.parents[:count] - state.parents[0]
+            first = state.batch_index * self._previous_width
+            row[:] = first + (state.parents[0] if count else 0)
+            row[:count] = first + state.parents[:count]
         return parents
 
     def edits(self, end_id: int, config: GenerationConfig) -> Edits:
@@ -408,7 +416,8 @@ class _Step:
         if not len(pairs):
             return NO_EDITS
         rows = np.concatenate([index * self.width + np.arange(self._counts[index]) for index, _ in live])
-        return Edits(np.stack([rows[pairs[:, 0]], pairs[:, 1]], axis=1).astype(np.int32), factors)
+        pairs[:, 0] = rows[pairs[:, 0]]
+        return Edits(pairs, factors)
 
 
 def check_prefix(prefix: Sequence[int], config: GenerationConfig) -> None:
