@@ -21,7 +21,9 @@ _STEPS = 16  # for which caches get free slots, and after which they lose the to
 _MULTIPLE = 8  # of which the tokens of sources and the slots of caches are padded to one
 _SHARED = 8  # beams of a source that may share its cache; of more, each gets its own: a beam reads all that is in one
 _KEPT = 8  # sets of adapters whose matrices are kept as the runtime's tensors
-_WEIGHTS_AT = "session.model_external_initializers_file_folder_path"  # the runtime's name of the option
+# The runtime's names of options.
+_WEIGHTS_AT = "session.model_external_initializers_file_folder_path"
+_STOP_SPINNING = "session.force_spinning_stop"
 _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written in place
 
 
@@ -53,6 +55,28 @@ class Decoder(NamedTuple):
     columns: np.ndarray
 
 
+class Bound(NamedTuple):
+    """What the decoder's session reads and writes: the runtime's binding, and the arrays in it by inputs' names."""
+
+    binding: Any
+    arrays: dict[str, np.ndarray]
+
+    def give(self, name: str, value: np.ndarray, dtype: type) -> None:
+        """Let an input have a value. An array that is bound already is written to: binding one takes longer."""
+        array = self.arrays.get(name)
+        if array is not None and array.shape == value.shape:
+            array[...] = value
+        else:
+            self.arrays[name] = np.array(value, dtype, order="C")
+            self.binding.bind_cpu_input(name, self.arrays[name])
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self.binding.clear_binding_inputs()
+        self.binding.clear_binding_outputs()
+        self.arrays.clear()
+
+
 class State(NamedTuple):
     """What a batch has computed so far: the runtime's tensors by their names in `decoder.onnx` (see `onnx_graph`)."""
 
@@ -60,7 +84,7 @@ class State(NamedTuple):
     slots: Slots
     caches: dict[str, OrtValue]
     cross: dict[str, OrtValue]
-    binding: Any
+    bound: Bound
     decoder: Decoder
 
 
@@ -86,6 +110,8 @@ class OnnxEngine:
         options.intra_op_num_threads = num_threads or (allowed if allowed < (os.cpu_count() or 1) else 0)
         options.log_severity_level = 3
         options.add_session_config_entry(_WEIGHTS_AT, str(model_dir))
+        # Each session has its own threads: those of one would go on waiting busily while another's compute.
+        options.add_session_config_entry(_STOP_SPINNING, "1")
         self._model_dir, self._options = model_dir, options
         self.adapters, self.description = Adapters(), describe(config)
         self._graphs: dict[str, Graph | None] = {ENCODER: None, DECODER: None}
@@ -187,7 +213,7 @@ class OnnxEngine:
         top: int,
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """Advance every beam by one token; see `decoding.search.Engine`."""
-        position, slots, caches, cross, binding, decoder = state
+        position, slots, caches, cross, bound, decoder = state
         rows, beams, num_slots = parents.ravel(), tokens.shape[1], slots.past.shape[2]
         per_beam = slots.per_beam or beams > _SHARED
         readers = np.arange(1 if per_beam else beams)  # beams of a cache
@@ -200,44 +226,41 @@ class OnnxEngine:
         is_time = position > 0 and position % _STEPS == 0  # the same in every batch
         if not stay or is_time or write.max() + len(readers) > num_slots:
             # Nothing else may hold the caches, so that each is freed as soon as it has been copied.
-            binding.clear_binding_inputs()
-            binding.clear_binding_outputs()
+            bound.clear()
             if len(sources) < cross["mask"].shape()[0]:
                 cross = self._keep(cross, sources)
                 decoder = decoder._replace(columns=decoder.columns[sources])
             slots, order = _with_room(slots, tidy=is_time)
             caches, write = self._take(caches, owners, order), _ends(slots.past)
-            binding = self._bind(decoder, caches, cross)
+            bound = self._bind(decoder, caches, cross)
         of_cache, written = np.arange(len(owners))[:, None], write[:, None] + readers
         slots.positions[of_cache, written] = position
         slots.past[of_cache, readers, written] = True
-        integers = {
-            "tokens": tokens,
-            "position": np.array([position]),
-            "write": write,
-            "offsets": slots.positions - position,
-            "edited": edits.pairs,
-            "top": np.array([min(top, self._vocab_size)]),
-        }
-        inputs = {name: np.ascontiguousarray(value, np.int64) for name, value in integers.items()}
-        inputs["visible"] = np.where(slots.past, np.float32(0), np.float32(-np.inf))[:, None]
-        inputs["factors"] = edits.factors
+        bound.give("tokens", tokens, np.int64)
+        bound.give("position", np.array([position]), np.int64)
+        bound.give("write", write, np.int64)
+        bound.give("offsets", slots.positions - position, np.int64)
+        bound.give("visible", np.where(slots.past, np.float32(0), np.float32(-np.inf))[:, None], np.float32)
+        bound.give("edited", edits.pairs, np.int64)
+        bound.give("factors", edits.factors, np.float32)
+        bound.give("top", np.array([min(top, self._vocab_size)]), np.int64)
         if decoder.graph is not None:
-            inputs |= columns_of(decoder.graph, {"rows": np.repeat(decoder.columns, beams, axis=0)})
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, value)
+            columns = columns_of(decoder.graph, {"rows": np.repeat(decoder.columns, beams, axis=0)})
+            for name, value in columns.items():
+                bound.give(name, value, np.float32)
+        binding = bound.binding
         for name in _FOUND:
             binding.bind_output(name)
         decoder.session.run_with_iobinding(binding)
         found = binding.get_outputs_as_ortvaluevector()
         best, log_probs = (found[index].numpy().reshape(*tokens.shape, -1) for index in range(len(_FOUND)))
         return (
-            State(position + 1, slots, caches, cross, binding, decoder),
+            State(position + 1, slots, caches, cross, bound, decoder),
             best,
             log_probs,
         )
 
-    def _bind(self, decoder: Decoder, caches: dict[str, OrtValue], cross: dict[str, OrtValue]) -> Any:
+    def _bind(self, decoder: Decoder, caches: dict[str, OrtValue], cross: dict[str, OrtValue]) -> Bound:
         """Return the decoder's inputs and outputs that stay from step to step; it writes the caches in place."""
         binding = decoder.session.io_binding()
         for name in _FOUND:  # the runtime's outputs are in this order of binding
@@ -246,7 +269,7 @@ class OnnxEngine:
             binding.bind_ortvalue_input(name, value)
         for name, value in caches.items():
             binding.bind_ortvalue_output(f"new_{name}", value)
-        return binding
+        return Bound(binding, {})
 
     def _keep(self, cross: dict[str, OrtValue], sources: np.ndarray) -> dict[str, OrtValue]:
         """Return the keys, values and mask of the sources that stay; `cross` is emptied."""
