@@ -77,6 +77,8 @@ class _Graph:
         self.constants: dict[str, Any] = {}
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self.rows = "tokens"  # what the rows of products are, by which those of as many rows share their zero points
+        self.zeros: dict[str, str] = {}
 
     def input(self, name: str, kind: int, *shape: int | str) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
@@ -131,7 +133,7 @@ class _Graph:
         needs no start of its own saves some. For many rows, splitting the product costs more than that.
         """
         if self.many_rows or len(projections) == 1:
-            quantized = self.quantized(x) if self.quantize else ("", "")
+            quantized = self.quantized(x, len(projections[0].kernel)) if self.quantize else ("", "")
             return [self.product(x, quantized, projection) for projection in projections]
         return list(
             self("Split", self.joined(x, *projections), outputs=len(projections), axis=1, num_outputs=len(projections))
@@ -146,17 +148,20 @@ class _Graph:
             bias = np.concatenate(
                 [zero if each.bias is None else each.bias for each, zero in zip(projections, zeros, strict=True)]
             )
-        quantized = self.quantized(x) if self.quantize else ("", "")
+        quantized = self.quantized(x, len(kernel)) if self.quantize else ("", "")
         return self.product(x, quantized, _Projection(name, kernel, bias, transposed=False))
 
-    def quantized(self, x: str) -> tuple[str, str]:
-        """Return rows rounded to uint8 around 128, each with its own scale, and the scales, float [rows, 1]."""
-        largest = self("ReduceMax", self("Abs", x), self.ints(1), keepdims=0)  # [rows]
-        scale = self(
-            "Div", self("Max", largest, self.constant(np.float32(1e-12), "tiny")), self.constant(np.float32(127), "127")
-        )
-        zeros = self("Expand", self.constant(np.uint8(128), "zero_point"), self("Shape", scale))
-        return self("QuantizeLinear", x, scale, zeros, axis=0), self("Unsqueeze", scale, self.ints(1))
+    def quantized(self, x: str, width: int) -> tuple[str, str]:
+        """Return rows rounded to uint8 around 128, each with its own scale, and the scales, float [rows, 1].
+
+        A row of zeros has the scale 0, and whatever it is rounded to becomes 0 again.
+        """
+        largest = self("ReduceMax", self("Abs", x), self.ints(1), keepdims=1)
+        scales = self("Div", largest, self.constant(np.float32(127), "127"))
+        if self.rows not in self.zeros:  # in the first product of these rows
+            self.zeros[self.rows] = self("Expand", self.constant(np.uint8(128), "zero_point"), self("Shape", scales))
+        rounded = self("QuantizeLinear", x, scales, self.zeros[self.rows], axis=1, block_size=width)
+        return rounded, scales
 
     def product(self, x: str, quantized: tuple[str, str], projection: _Projection) -> str:
         """Return the projection of rows [rows, inputs], of which `quantized` are the int8 ones, to [rows, outputs]."""
@@ -259,6 +264,19 @@ class _Graph:
         clipped = self("Clip", offsets, *(self.constant(np.int64(limit)) for limit in (-reach, reach)))
         return str(self("Gather", table, self("Add", clipped, self.constant(np.int64(reach))), axis=1))
 
+    def every_offset(self, bias: RelativeBias, length: str) -> str:
+        """Return [heads, length, length], the biases of all keys (last axis) for all queries; `length` is int64 [1].
+
+        Each query has those of the query before it, moved on by one. So a line of them, end to end as often as there
+        are queries, is cut into rows that are one shorter than the line: copying is faster than looking up each bias.
+        """
+        twice, zero = self("Add", length, length), self.ints(0)
+        line = self("Sub", self.range(self("Add", twice, self.ints(1))), length)  # from -length to length
+        lines = self("Tile", self.position_bias(bias, line), self("Concat", self.ints(1), length, axis=0))
+        lines = self("Slice", lines, zero, self("Mul", twice, length), self.ints(1))
+        shape = self("Concat", self.ints(self.network.num_heads), length, twice, axis=0)
+        return str(self("Slice", self("Reshape", lines, shape), length, twice, self.ints(2)))
+
     def padding_mask(self, tokens: str) -> str:
         """Return [batch, 1, 1, length] for ids [batch, length]: 0 at a token, -inf at padding."""
         # The first position is visible whatever it holds, as in bert4keras: no row is -inf throughout.
@@ -301,8 +319,7 @@ def encoder_graph(network: Network, quantize: str) -> Any:
 
     def bias_of(attention: Attention) -> str:
         if (bias := attention.position_bias) is not None and bias not in biases:
-            offsets = g("Sub", g("Unsqueeze", positions, g.ints(0)), g("Unsqueeze", positions, g.ints(1)))
-            biases[bias] = g("Add", g("Unsqueeze", g.position_bias(bias, offsets), g.ints(0)), biases[None])
+            biases[bias] = g("Add", g("Unsqueeze", g.every_offset(bias, g.length(ids, 1)), g.ints(0)), biases[None])
         return biases[bias]
 
     absolute = ""
@@ -317,6 +334,7 @@ def encoder_graph(network: Network, quantize: str) -> Any:
         x = g("Add", x, g.feed_forward(x, block.feed_forward))
     context = g.norm(x, stack.norm)
     # From here on each source is one sequence, whatever windows it was encoded in.
+    g.rows = "tokens of sources"
     sources, indices = g.length(joined, 0), g("Max", joined, g.constant(np.int64(0), "0"))
     context = g("Gather", context, g("Reshape", indices, g.ints(-1)))  # [sources * source_len, hidden]
     padding = g("Less", joined, g.constant(np.int64(0), "0"))

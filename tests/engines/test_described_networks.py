@@ -328,6 +328,18 @@ def test_int8_is_near_float32_and_a_source_is_itself_in_any_batch(network, tmp_p
     np.testing.assert_allclose(found[0], together[0][1][0], atol=1e-5)
 
 
+def test_int8_takes_rows_of_zeros(tmp_path):
+    """They have no scale: a ReLU may leave nothing of a row."""
+    network = with_random_weights(pegasus(tied=True))
+    for block in network.description.blocks:
+        (branch,) = block.feed_forward.branches
+        network.weights[branch.linear.bias].assign(np.full(network.description.intermediate_size, -1e3, np.float32))
+    slow, engine = SlowNetwork(network), export(network, tmp_path / "int8", "int8")
+    for prefixes, found in run(engine, SOURCES, 2, network.description.vocab_size):
+        for source, rows, log_probs in zip(SOURCES, prefixes, found, strict=True):
+            np.testing.assert_allclose(log_probs, [slow.log_probs(source, row)[-1] for row in rows], atol=0.3)
+
+
 @pytest.mark.parametrize("quantize", ["no", "int8"])
 def test_a_tied_head_is_stored_once_and_costs_nothing_when_run(quantize, tmp_path):
     """Its matrix is the embedding's; ONNX Runtime turns it when it loads the graph."""
