@@ -24,6 +24,9 @@ _KEPT = 8  # sets of adapters whose matrices are kept as the runtime's tensors
 # The runtime's names of options.
 _WEIGHTS_AT = "session.model_external_initializers_file_folder_path"
 _STOP_SPINNING = "session.force_spinning_stop"
+# What the runtime is not to make of a graph. A bias that is part of a product is copied to every row of the result
+# before, by one thread: added behind it, by all threads, it gives the same bits, sooner where there are many rows.
+_NOT_MADE = {ENCODER: ["MatMulAddFusion"]}
 _FOUND = ("best", "log_probs")  # outputs that are new in each step; caches are written in place
 
 
@@ -129,7 +132,10 @@ class OnnxEngine:
         path = str(self._model_dir / name)
         try:
             return onnxruntime.InferenceSession(
-                path if graph is None else graph.data, self._options, providers=["CPUExecutionProvider"]
+                path if graph is None else graph.data,
+                self._options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_NOT_MADE.get(name, []),
             )
         except Exception as error:  # the runtime's own errors have no common base
             raise CheckpointError(f"{self._model_dir} is not an exported model, or damaged: {error}") from error
