@@ -43,6 +43,7 @@ WORDS = {
         "setup": "`{folder}`, {pairs} pairs, epochs: {epochs}, {eval_pairs} validation pairs that choose rate and "
         "epoch, {test_pairs} test pairs, beams: {num_beams}; adapters on `{targets}`. In brackets, what is "
         "above full.",
+        "tried": "ROUGE-L of the validation pairs by learning rate; s: with `--scale_parameter`",
         "text": "One text of the test pairs: ",
         "titles": "| | title |",
         "content": "text",
@@ -58,6 +59,7 @@ WORDS = {
         "all": "全部",
         "setup": "`{folder}`，{pairs} 对训练数据，{epochs} 个 epoch，用 {eval_pairs} 对验证数据选择学习率和 epoch，"
         "{test_pairs} 对测试数据，beam 数 {num_beams}；适配器加在 `{targets}` 上。括号内是与全量微调（full）的差。",
+        "tried": "验证数据的 ROUGE-L（按学习率；s 表示使用 `--scale_parameter`）",
         "text": "测试集中的一条文本：",
         "titles": "| | 标题 |",
         "content": "正文",
@@ -80,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", default="4,8,32", help="r of the adapters")
     parser.add_argument("--targets", default="all-linear", help="--lora_target_modules of the adapters")
     told = "learning rates of full fine-tuning; with an s after it, with --scale_parameter"
-    parser.add_argument("--full_rates", default="1e-4,3e-4,3e-3s", help=told)
-    parser.add_argument("--lora_rates", default="1e-3,3e-3,1e-2", help="learning rates of adapters")
+    parser.add_argument("--full_rates", default="1e-4,3e-4,1e-3,3e-3s", help=told)
+    parser.add_argument("--lora_rates", default="3e-4,1e-3,3e-3,1e-2", help="learning rates of adapters")
     parser.add_argument("--epochs", type=int, default=5, help="epochs of every training")
     parser.add_argument("--pairs", type=int, help="rows of train.tsv to train on, the first; all if not given")
     parser.add_argument("--eval_pairs", type=int, help="validation pairs that choose rate and epoch; all if not given")
@@ -209,8 +211,11 @@ def section(words: Any) -> str:
         for name in ("adapters", "training", "many_adapters")
     )
     rows, full, cell = compared["rows"], compared["rows"]["full"], training["cells"]["adapters"]
-    scores, titles = [], [[words["reference"], compared["text"]["reference"]]]
+    scores, titles, tried = [], [[words["reference"], compared["text"]["reference"]]], []
     for name, row in rows.items():
+        rates = sorted(row["tried"].items(), key=lambda each: (each[0].endswith("s"), float(each[0].removesuffix("s"))))
+        if rates:
+            tried.append([name, ", ".join(f"{rate}: {100 * value:.1f}" for rate, value in rates)])
         trained = words["all"]
         if row["trained"] is not None:
             trained = f"{row['trained']:,}" + (f" ({row['trained'] / row['all']:.1%})" if row["trained"] else "")
@@ -236,6 +241,7 @@ def section(words: Any) -> str:
     parts = [
         words["setup"].format(**compared["settings"]),
         table(words["scores"], scores),
+        table(f"| | {words['tried']} |", tried),
         f"{words['text']}{compared['text']['content']}",
         table(words["titles"], titles),
         table(words["training"].format(**cell), costs),
