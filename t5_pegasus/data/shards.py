@@ -126,7 +126,7 @@ class ShardWriter:
             "shards": shards,
         }
         text = json.dumps(manifest, indent=2)  # in ASCII: a name of a file in it need not be UTF-8
-        (self._temporary / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
+        (self._temporary / MANIFEST).write_bytes(f"{text}\n".encode())
 
 
 class Shards(Sequence[tuple[Ids, Ids]]):
@@ -157,7 +157,7 @@ class Shards(Sequence[tuple[Ids, Ids]]):
         row = range(len(self))[row]
         number = int(np.searchsorted(self._ends, row, side="right"))
         if number not in self._files:
-            self._files[number] = (self.folder / _shard_name(number)).open("rb", buffering=0)
+            self._files[number] = (self.folder / _shard_name(number)).open("rb")
         file, offset = self._files[number].fileno(), int(self._offsets[row])
         try:
             header = os.pread(file, _HEADER.size, offset)
@@ -165,7 +165,7 @@ class Shards(Sequence[tuple[Ids, Ids]]):
             if masked_crc32c([header[:8]]) != checksum:
                 raise ValueError("its length fails the checksum")
             body = os.pread(file, size + _FOOTER.size, offset + _HEADER.size)
-            if len(body) < size + _FOOTER.size or masked_crc32c([body[:size]]) != _FOOTER.unpack(body[size:])[0]:
+            if masked_crc32c([body[:size]]) != _FOOTER.unpack(body[size:])[0]:
                 raise ValueError("its data fail the checksum")
             features = _example_class().FromString(body[:size]).features.feature
             pair = tuple(np.array(features[name].int64_list.value, np.int32) for name in ("source_ids", "target_ids"))
@@ -190,7 +190,7 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["version"] != VERSION:
             raise DataError(f"{folder} has shards of version {manifest['version']}, this reads {VERSION}")
         index = np.memmap(folder / INDEX, INDEX_ROW, mode="r")

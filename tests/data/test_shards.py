@@ -45,6 +45,7 @@ def test_pairs_come_back_in_any_order_with_their_lengths(tmp_path, tokenizer):
     shards = open_shards(write(tmp_path / "s", pairs, tokenizer.fingerprint, pairs_per_shard=10), tokenizer)
     assert len(shards) == 25
     assert shards.lengths.dtype == np.int32
+    assert not shards.lengths.flags.writeable
     np.testing.assert_array_equal(shards.lengths, [[len(source), len(target)] for source, target in pairs])
     rows = [*random.Random(0).sample(range(25), 25), -1, -25]
     for row in rows:
