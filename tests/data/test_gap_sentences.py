@@ -320,6 +320,10 @@ def test_what_gives_no_pair_is_counted():
     for config, expected in (
         (GapSentenceConfig("lead", 1, sentence_split="sentences"), {"short": 0, "tail": 0, "blank": 1}),
         (GapSentenceConfig("lead", 0.3, sentence_split="sentences", max_length=4), {"short": 0, "tail": 2}),
+        (
+            GapSentenceConfig("lead", 1, sentence_split="sentences", max_length=4),
+            {"short": 0, "tail": 2, "blank": 2},
+        ),
         (GapSentenceConfig(), {"short": 1, "tail": 0}),  # one piece
     ):
         counts = Counter()
@@ -359,7 +363,7 @@ def test_errors_name_the_rule_and_the_value():
     with pytest.raises(OptionError, match=r"one of lcs, random, .*, got best"):
         pseudo_summary(["甲", "乙"], strategy="best")
     for ratio in (0, -1, 1.5, float("nan")):
-        with pytest.raises(OptionError, match=f"gap_sentence_ratio .* got {ratio}"):
+        with pytest.raises(OptionError, match=f"^gap_sentence_ratio must be above 0 and at most 1, got {ratio}$"):
             GapSentenceConfig(gap_sentence_ratio=ratio)
     for rates in ("1", "1,0,0", "1,1,0,0", "a,0,0,1", "-1,0,1,1", "nan,0,0,1", ""):
         with pytest.raises(OptionError, match=f"mask_rates must be 4 numbers that make 1 .*, got {rates}"):
@@ -367,11 +371,51 @@ def test_errors_name_the_rule_and_the_value():
     for name, value in (("max_length", 0), ("seed", -1), ("gap_sentence_unit", "byte"), ("mask_span", "all")):
         with pytest.raises(OptionError, match=f"{name} must be .*, got {value}"):
             GapSentenceConfig(**{name: value})
-    for options in (
-        {"mask_span": "joined", "mask_rates": "0,1,0,0"},
-        {"gap_sentence_unit": "word", "gap_sentence_strategy": "lead"},
-        {"seed": 1, "gap_sentence_strategy": "rouge", "mask_rates": "1,0,0,0"},
+    for rule, options in (
+        ("mask_rates with masks", {"mask_span": "joined", "mask_rates": "0,1,0,0"}),
+        ("strategies that count", {"gap_sentence_unit": "word", "gap_sentence_strategy": "lead"}),
+        (
+            "strategies and mask_rates that draw",
+            {"seed": 1, "gap_sentence_strategy": "rouge", "mask_rates": "1,0,0,0"},
+        ),
     ):
         name, value = next(iter(options.items()))
-        with pytest.raises(OptionError, match=f"{name} is only for .*, got {value}"):
+        with pytest.raises(OptionError, match=f"^{name} is only for {rule}, got {value}$"):
             GapSentenceConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_span": "joined", "mask_rates": "0.5,0.5,0,0"},
+        {"gap_sentence_unit": "word"},
+        {"seed": 1, "gap_sentence_strategy": "random"},
+        {"seed": 1, "mask_rates": "0.5,0,0,0.5"},  # which of the two is drawn
+        {"seed": 1, "mask_rates": "0,1,0,0"},  # which sentence is drawn
+        {"max_length": 1},
+        {"gap_sentence_ratio": 1},
+    ],
+    ids=str,
+)
+def test_options_with_an_effect_are_taken(options):
+    config = GapSentenceConfig(**options)
+    assert {name: getattr(config, name) for name in options} == options
+
+
+def test_a_share_is_rounded_as_if_it_were_exact():
+    """In floating point, 45 * 0.7 is a little below 31.5, and 75 * 0.14 a little above 10.5."""
+    for count, ratio, expected in ((45, 0.7, 32), (75, 0.14, 10)):
+        assert len(STRATEGIES["lead"].choose(["句"] * count, ratio, random.Random(0))) == expected
+
+
+def test_a_chunk_has_one_and_a_half_characters_a_token():
+    config = GapSentenceConfig("lead", 0.3, sentence_split="sentences", max_length=40)
+    pairs = list(pseudo_pairs("这是一句九个字的话。" * 24, config))
+    assert [len(source + target) for source, target in pairs] == [60] * 4
+
+
+def test_what_replaces_a_gap_depends_on_the_seed():
+    text = "".join(f"第{i}句说的是{i * i}。" for i in range(60))
+    options = {"sentence_split": "sentences", "mask_rates": "0.5,0,0,0.5"}
+    found = {tuple(pseudo_pairs(text, GapSentenceConfig("lead", 0.5, seed=seed, **options))) for seed in range(4)}
+    assert len(found) > 1  # not 4: nothing stands between two masks
