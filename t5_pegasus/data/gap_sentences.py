@@ -305,9 +305,8 @@ def pseudo_summary(sentences: Sequence[str], ratio: float = 0.25, strategy: str 
         raise OptionError(f"sentences must be a list of texts, got {reprlib.repr(sentences)}")
     if len(sentences) < 2:
         raise OptionError(f"a pseudo-summary needs at least 2 sentences, got {len(sentences)}")
-    rng = text_rng("".join(sentences))
-    gaps = STRATEGIES[strategy].choose(sentences, ratio, rng)
-    return "".join(fill_gaps(sentences, gaps, rng=rng)), "".join([sentences[i] for i in gaps])
+    gaps = STRATEGIES[strategy].choose(sentences, ratio, text_rng("".join(sentences)))
+    return "".join(fill_gaps(sentences, gaps)), "".join([sentences[i] for i in gaps])
 
 
 def pseudo_pairs(
