@@ -20,9 +20,11 @@ from t5_pegasus.data.gap_sentences import (
     UNITS,
     GapSentenceConfig,
     _encode,
+    _unit_counts,
     fill_gaps,
     pseudo_pairs,
     pseudo_summary,
+    rouge_gap_sentences,
     text_rng,
 )
 from t5_pegasus.errors import OptionError
@@ -440,3 +442,33 @@ def test_characters_are_numbered_apart_however_many_there_are():
         assert codes[:count] == codes[count:]
         assert len(set(codes)) == count
         assert {type(code) for code in codes} == {kind}
+
+
+def test_half_a_surrogate_pair_is_a_character():
+    assert _encode(["\ud800a", "\ud800"]) == [b"\0", b"\0"]
+
+
+def test_letters_are_counted_in_lower_case():
+    assert _unit_counts(["ıi"]).tolist() == [[1, 1]]  # the same in capitals
+    assert _unit_counts(["A，a"]).tolist() == [[2]]
+
+
+def test_each_word_is_a_character_a_letter_if_it_has_one():
+    assert UNITS["word"](["模型，算法，模型"]) == ["\U00020000\U000f0001\U00020002\U000f0001\U00020000"]
+    assert UNITS["word"](["ı", "i", "I"]) == ["\U00020000", "\U00020001", "\U00020001"]
+
+
+def test_noise_multiplies_a_score_by_one_and_a_share_of_what_is_drawn():
+    class Drawn(random.Random):
+        """What is given, in place of random numbers."""
+
+        def __init__(self, *numbers):
+            self.numbers = list(numbers)
+
+        def gauss(self, mu=0.0, sigma=1.0):
+            assert (mu, sigma) == (0, 0.2)
+            return self.numbers.pop(0)
+
+    sentences = ["甲乙", "甲乙", "丙"]
+    for drawn, expected in (((1, -1, 0), [0]), ((-1, 1, 0), [1]), ((0, 0, 0), [1])):
+        assert rouge_gap_sentences(sentences, 0.3, Drawn(*drawn), 0.2) == expected
