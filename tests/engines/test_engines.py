@@ -177,9 +177,11 @@ def test_edited_log_probabilities_are_multiplied_and_no_other_changes(make_engin
 
 OPTIONS = [
     {},
-    {"num_beams": 2},
+    pytest.param({"num_beams": 2}, marks=pytest.mark.slow),
     {"num_beams": 4, "num_return_sequences": 4},
-    {"num_beams": 3, "length_penalty": 1.0, "no_repeat_ngram_size": 2, "min_new_tokens": 6},
+    pytest.param(
+        {"num_beams": 3, "length_penalty": 1.0, "no_repeat_ngram_size": 2, "min_new_tokens": 6}, marks=pytest.mark.slow
+    ),
     {"num_beams": 3, "repetition_penalty": 1.5, "suppress_tokens": (104, 105, 1500), "early_stopping": True},
 ]
 

@@ -193,6 +193,7 @@ def test_batches_whose_gradients_are_summed_are_one_batch():
     assert_same_step(joint, one_step(pairs, parts, gradient_accumulation_steps=4))
 
 
+@pytest.mark.slow
 def test_sums_start_anew_with_each_step():
     pairs = random_pairs(8)
     config = TrainingConfig(dropout_rate=0.0, gradient_accumulation_steps=2)
@@ -210,6 +211,7 @@ def test_sums_start_anew_with_each_step():
         np.testing.assert_allclose(value, results[1][name], atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_dropout_goes_by_the_number_of_the_step_and_the_seed():
     pairs = random_pairs(4)
     batch = batch_of(pairs, range(4))
