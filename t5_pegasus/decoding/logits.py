@@ -38,10 +38,8 @@ def repetition_penalty(prefixes: np.ndarray, end_id: int, config: GenerationConf
     """Multiply the log-probabilities of the tokens that a row has by the penalty (https://arxiv.org/abs/1909.05858)."""
     if config.repetition_penalty == 1 or not prefixes.size:
         return _NOTHING
-    ordered = np.sort(prefixes, axis=1)
-    is_first = np.ones(ordered.shape, bool)
-    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return np.nonzero(is_first)[0], ordered[is_first], config.repetition_penalty
+    rows = np.repeat(np.arange(len(prefixes)), prefixes.shape[1])
+    return rows, prefixes.ravel(), config.repetition_penalty
 
 
 def min_new_tokens(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> Filtered:
@@ -100,8 +98,8 @@ def find_edits(prefixes: np.ndarray, end_id: int, config: GenerationConfig) -> E
     all_rows, all_tokens, all_factors = zip(*found, strict=True)
     factors = np.repeat(np.array(all_factors, np.float32), list(map(len, all_rows)))
     pairs = np.empty((len(factors), 2), np.int32)
-    np.concatenate(all_rows, out=pairs[:, 0], casting="same_kind")
-    np.concatenate(all_tokens, out=pairs[:, 1], casting="same_kind")
+    np.concatenate(all_rows, out=pairs[:, 0])
+    np.concatenate(all_tokens, out=pairs[:, 1])
     order = np.lexsort((-factors, pairs[:, 1], pairs[:, 0]))  # the largest factor of a pair first
     pairs, factors = pairs[order], factors[order]
     is_first = np.ones(len(pairs), bool)

@@ -113,6 +113,25 @@ def test_a_beam_as_wide_as_all_titles_finds_the_best_of_all(seed, options):
     np.testing.assert_allclose([scores[title.ids] for title in found], best, rtol=1e-9)
 
 
+def test_rows_that_a_source_does_not_need_continue_what_its_first_one_does():
+    """Another's cache could otherwise not be let go."""
+
+    class Engine(ToyEngine):
+        others = 0
+
+        def step(self, state, tokens, parents, *rest):
+            unneeded = tokens == START  # which no title has here
+            assert (parents == np.where(unneeded, parents[:, :1], parents)).all()
+            numbers, prefixes = state
+            self.others += (unneeded & (parents % (len(prefixes) // len(numbers)) > 0)).sum()
+            return super().step(state, tokens, parents, *rest)
+
+    engine = Engine([ToyDecoder(seed) for seed in range(60)])
+    config = GenerationConfig(num_beams=4, max_new_tokens=12, suppress_tokens=(START,))
+    BatchDecoder(engine, START, END).search_batch(toys(*range(60)), config)
+    assert engine.others
+
+
 @pytest.mark.parametrize("length_penalty", [-4.0, -1.0, 0.0, 2.0])
 def test_a_search_ends_no_earlier_than_it_may(length_penalty):
     """However the length counts: with a search that never ends early, the titles are the same."""
