@@ -144,7 +144,9 @@ def test_a_checkpoint_of_the_official_size_loads(tmp_path):
     assert sum(value.size for value in values.values()) == 275_029_248
     write_checkpoint(tmp_path / "model.ckpt", values)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    (tmp_path / "vocab.txt").write_text("\n".join(f"word{index}" for index in range(50000)))
+    special = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+    words = (f"word{index}" for index in range(len(special), 50000))
+    (tmp_path / "vocab.txt").write_text("\n".join([*special, *words]))
     t5 = build_model(tmp_path)
     for name, variable in named_variables(t5).items():
         expected = values.pop(name)
