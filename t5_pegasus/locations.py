@@ -48,7 +48,22 @@ def locate_weights(
     weights: str | Path | Weights | None,
     usual: Sequence[Weights],
     run_dir: str | Path = ".",
-    check: bool = True,
+) -> Path | Literal[Weights.RANDOM]:
+    """Return what `choose_weights` does, and raise CheckpointError if it is damaged.
+
+    That reads a TensorFlow checkpoint as a whole.
+    """
+    found = choose_weights(model_dir, weights, usual, run_dir)
+    if isinstance(found, Path):
+        check_weights(found)
+    return found
+
+
+def choose_weights(
+    model_dir: str | Path,
+    weights: str | Path | Weights | None,
+    usual: Sequence[Weights],
+    run_dir: str | Path = ".",
 ) -> Path | Literal[Weights.RANDOM]:
     """Return the file of the weights that are meant, or Weights.RANDOM.
 
@@ -57,16 +72,13 @@ def locate_weights(
         weights: a file (the prefix of several, for a TensorFlow checkpoint), a kind of weights, or None for `usual`.
         usual: kinds of weights, the preferred one first.
         run_dir: where `finetune.py` wrote to.
-        check: whether to look for damages, which reads a TensorFlow checkpoint as a whole.
 
-    Raises CheckpointError if there are no such weights, or if they are damaged.
+    Raises CheckpointError if there are no such weights. Whether they are damaged is not looked at.
     """
     if weights is not None and not isinstance(weights, Weights):
         path = Path(weights)
         if not _is_weights(path):
             raise CheckpointError(f"no weights at {path}")
-        if check:
-            check_weights(path)
         return path
     kinds = usual if weights is None else (weights,)
     for kind in kinds:
@@ -74,8 +86,6 @@ def locate_weights(
             return kind
         found = fine_tuned_weights(model_dir, run_dir) if kind is Weights.FINE_TUNED else pretrained_weights(model_dir)
         if found is not None:
-            if check:
-                check_weights(found)
             return found
     if Weights.FINE_TUNED not in kinds:
         raise CheckpointError(f"no {' or '.join(PRETRAINED[:2])} in {model_dir}")

@@ -18,7 +18,7 @@ from .engines import choice
 from .engines.choice import check_engine, load_decoder, make_decoder
 from .engines.exported import is_exported
 from .errors import OptionError
-from .locations import TO_GENERATE, Weights, choose_model_dir, locate_weights
+from .locations import TO_GENERATE, Weights, choose_model_dir, choose_weights
 from .text.folder import load_tokenizer
 from .text.prompts import Prompt, read_prompt, with_prompt
 from .text.protocol import Tokenizer
@@ -386,7 +386,7 @@ def _folders(model_dir: Path, weights: str | Path | Weights | None, run_dir: str
     """Return where the prompt of a model is: beside its weights, else in its directory."""
     if is_exported(model_dir):
         return [model_dir]
-    found = locate_weights(model_dir, weights, TO_GENERATE, run_dir, check=False)  # they are checked when loaded
+    found = choose_weights(model_dir, weights, TO_GENERATE, run_dir)  # they are checked when loaded
     return [model_dir] if found is Weights.RANDOM else [found.parent, model_dir]
 
 
