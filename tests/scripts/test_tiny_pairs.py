@@ -56,10 +56,12 @@ def test_of_every_source_the_row_that_is_held_out_is_left_out(folder, monkeypatc
     monkeypatch.setattr(tiny_pairs, "HELD_OUT_ROWS", 0)
     texts, counts = tiny_pairs.load_texts(folder)
     news = sum(len(list(read_examples(DATA_DIR / name))) for name in ("train.tsv", "news.tsv"))
-    assert counts == {f"left out of {name}": int(name != "news") for name in texts}
+    papers = len(list(read_examples(DATA_DIR / "papers.tsv")))
+    assert counts == {f"left out of {name}": int(name not in ("news", "papers")) for name in texts}
     assert {name: len(examples) for name, examples in texts.items()} == {
         **dict.fromkeys(("csl", "sciences", "lctt", "titles", "web"), 2),
         "news": news,
+        "papers": papers,
     }
 
 
