@@ -1,24 +1,20 @@
 """Make tiny_torch.safetensors: weights and the logits that `benchmarks/tiny_torch.py` computes with them in float32.
 
 Run this where torch is installed, with what `benchmarks/tiny_torch.py` needs (made with torch 2.13.0):
-`python tests/golden/make_tiny_torch.py`.
+`PYTHONPATH=benchmarks python tests/golden/make_tiny_torch.py`.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-import torch
-
-FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER.parent.parent / "benchmarks"))
-
 import tiny_torch
+import torch
 
 from t5_pegasus.config import ModelConfig
 
+FOLDER = Path(__file__).resolve().parent
 CONFIG = {
     "vocab_size": 40,
     "hidden_size": 16,
