@@ -1,7 +1,7 @@
-"""Make tiny_torch.safetensors: weights and the logits that `benchmarks/tiny_torch.py` computes with them in float32.
+"""Make tiny_torch.safetensors: weights, and the logits of `benchmarks/tiny_torch_network.py` with them in float32.
 
-Run this where torch is installed, with what `benchmarks/tiny_torch.py` needs (made with torch 2.13.0):
-`PYTHONPATH=benchmarks python tests/golden/make_tiny_torch.py`.
+Run this where torch is installed (made with torch 2.13.0):
+`PYTHONPATH=.:benchmarks python tests/golden/make_tiny_torch.py`.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-import tiny_torch
+import tiny_torch_network
 import torch
 
 from t5_pegasus.config import ModelConfig
@@ -31,8 +31,8 @@ CONFIG = {
 def main() -> None:
     """Draw weights, run the network, write both."""
     torch.manual_seed(0)
-    tiny_torch.COMPUTE = torch.float32
-    model = tiny_torch.T5(ModelConfig(**CONFIG), dropout=0.0)
+    tiny_torch_network.COMPUTE = torch.float32
+    model = tiny_torch_network.T5(ModelConfig(**CONFIG), dropout=0.0)
     for weight in model.weights.values():
         weight.data += 0.1 * torch.randn_like(weight)  # norms, too, are to count
     rng = np.random.default_rng(0)
