@@ -3,9 +3,9 @@
     python benchmarks/tiny_pairs.py --mix pretraining --num_pairs 300000 --seed 1 --output_file pairs
     python benchmarks/tiny_pairs.py --mix fine_tuning --num_pairs 90000 --seed 2 --output_file title_pairs
 
-Both are folders of shards for `pretrain.py`. T5_PEGASUS_DATA names the folder of public data (see CONTRIBUTING.md).
-Of all sources, rows that share a title or a part of their content with a development or test set are left out and
-counted.
+Both are folders of shards for `pretrain.py`; the weights that are shipped drew theirs in `tiny_torch.py`.
+T5_PEGASUS_DATA names the folder of public data (see CONTRIBUTING.md). Of all sources, rows that share a title or a part
+of their content with a development or test set are left out and counted.
 
 What the mixes are for: a small model that is trained on the sentences of one subject learns to copy that subject's
 words and stutters on others. Copying is learned apart from meaning where tokens are renamed at random, in the source
@@ -193,7 +193,6 @@ class Kinds:
         self._marks = set(marks)
         self._commas = {tokenizer.tokens.index(mark) for mark in ",;:!?，；：。、！？" if mark in tokenizer.tokens}
         documents = {name: self._documents(texts[name]) for name in _DOCUMENT_SHARES}
-        # A document's share, and whether longer ones are drawn more often.
         self._documents_by_share = [
             (share, documents[name], list(accumulate(map(len, documents[name]))) if by_length else None)
             for name, (share, by_length) in _DOCUMENT_SHARES.items()
@@ -225,7 +224,7 @@ class Kinds:
 
     def _titled(self, examples: Sequence[Example], renamed: float = 0.3) -> Callable[[], Pair]:
         """Return a function that draws a content with its title, in a share of them with renamed tokens."""
-        contents = self._encode([example.content[:600] for example in examples])
+        contents = self._encode([example.content[:READ] for example in examples])
         titles = self._encode([example.title for example in examples])
         pairs = [(content[:MAX_SOURCE], title) for content, title in zip(contents, titles, strict=True) if title]
 
@@ -318,21 +317,23 @@ class Kinds:
         return [clause for clause in clauses if 4 <= len(clause) <= 24]
 
     def spans(self) -> Pair:
-        """Draw a chunk with [MASK] in the place of a few spans, and write them, [MASK] before each.
+        """Draw a chunk with [MASK] in the place of a few spans, and write them, [MASK] before each: T5's objective.
 
-        So T5 is pretrained: a text teaches something else each time that it is drawn.
+        A text teaches something else each time that it is drawn.
         """
         draw = self.random
         source, target = list[int](), list[int]()
         tokens = [index for sentence in self._chunk() for index in sentence]
-        position = draw.randrange(12)
+        if not tokens:  # the sentence drawn was longer than a source may be
+            return self.spans()
+        position = draw.randrange(min(12, len(tokens)))
         while len(target) < MAX_TARGET - 10 and position < len(tokens):
             size = draw.randrange(1, 9)
             source += [*tokens[:position], self._mask]
             target += [self._mask, *tokens[position : position + size]]
             tokens = tokens[position + size :]
             position = draw.randrange(3, 30)
-        return source + tokens, target or [self._mask]
+        return source + tokens, target
 
     def random_tokens(self) -> Pair:
         """Draw random tokens of which a span is to be written: one that occurs twice, one behind [MASK], or any."""

@@ -1,17 +1,18 @@
 """Train the shipped model's weights on a GPU in minutes: the network and the pairs are this project's, torch computes.
 
-    python benchmarks/tiny_torch.py --mix pretraining --minutes 8 --output_file pretrained.safetensors
-    python benchmarks/tiny_torch.py --mix fine_tuning --minutes 1 --weights pretrained.safetensors \
-        --rate 2e-3 --dropout 0.1 --output_file titles.safetensors
+    python benchmarks/tiny_torch.py --compile --mix pretraining --minutes 6 --output_file pretrained.safetensors
+    python benchmarks/tiny_torch.py --compile --mix fine_tuning --minutes 0.5 --weights pretrained.safetensors \
+        --rate 2e-3 --dropout 0.1 --batch_tokens 16384 --output_file titles.safetensors
 
-It needs torch with CUDA, numpy, safetensors, rjieba, protobuf and google-crc32c, not TensorFlow; `pretrain.py` does the
-same on CPUs, in days. Pairs are drawn anew all the time, by `tiny_pairs.Kinds` in processes of their own, and none is
-written to disk. The files have the names and shapes of this project's checkpoints: `build_model` loads them, and
-`tests/scripts/test_tiny_torch.py` holds the network against the Keras model.
+It needs torch with CUDA, numpy, safetensors, rjieba, protobuf and google-crc32c, not TensorFlow; `pretrain.py` trains
+the same network on CPUs, with AdamW and shards of pairs, in days. Here pairs are drawn anew all the time, by
+`tiny_pairs.Kinds` in processes of their own. The files have the names and shapes of this project's checkpoints:
+`build_model` loads them, and `tests/scripts/test_tiny_torch.py` holds the network against the Keras model.
 
 Matrices learn by Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/), their updates scaled to the
-size of Adam's (Liu et al. 2025, https://arxiv.org/abs/2502.16982); embedding, norms and position biases by Adam. The
-rate rises for 3 % of the time and then falls linearly to 0. It goes by the clock: GPUs are paid for by the minute.
+size of Adam's (Liu et al. 2025, https://arxiv.org/abs/2502.16982); embedding, norms and position biases by Adam.
+Gradients are clipped to a norm of 1. The rate rises for 3 % of the time and then falls linearly to 0. It goes by the
+clock: GPUs are paid for by the minute.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ SHAPES = ((128, 32), (128, 64), (256, 32), (256, 64))
 EMBEDDING, BIAS, NORM = 2.0, 1.0, 0.5
 MUON_STEPS, MOMENTUM = 5, 0.95
 WARM_UP = 0.03
-PATIENCE = 90  # seconds to wait for pairs
+PATIENCE, AWAITED = 300, 600  # seconds to wait for pairs, and for weights that another run is to write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,45 +65,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch_tokens", type=int, default=65_536, help="tokens of a step, with padding")
     parser.add_argument("--rate", type=float, default=1e-2, help="highest learning rate of the matrices")
     parser.add_argument("--decay", type=float, default=0.05, help="weight decay of the matrices, times the rate")
-    parser.add_argument("--dropout", type=float, default=0.0, help="share of each block's outputs set to 0")
+    parser.add_argument(
+        "--dropout", type=float, default=0.0, help="share set to 0 of what is embedded, of each layer and of each stack"
+    )
     parser.add_argument("--label_smoothing", type=float, default=0.0, help="share of the loss over all tokens")
     parser.add_argument("--processes", type=int, default=6, help="that draw pairs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="compile the blocks: worth it on a GPU")
     flags = parser.parse_args(argv)
-    folder = require_public_data()
+    for name, least in (("minutes", 0), ("processes", 1), ("batch_tokens", 1), ("dropout", 0)):
+        if getattr(flags, name) < least:
+            raise OptionError(f"{name} must be at least {least}, got {getattr(flags, name)}")
+    folder, config = require_public_data(), ModelConfig.load(flags.model_dir)
     context = multiprocessing.get_context("fork")
     batches, stop = context.Queue(maxsize=64), context.Event()
     # Forked before CUDA is touched: a process that has touched it cannot be forked.
     context.Process(target=draw_pairs, args=(flags, folder, batches, stop)).start()
-    torch.manual_seed(flags.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = ModelConfig.load(flags.model_dir)
-    model = T5(config, flags.dropout, flags.compile).to(device)
     try:
+        torch.manual_seed(flags.seed)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = T5(config, flags.dropout, flags.compile).to(device)
         history = train(model, batches, flags, device)
     finally:
         stop.set()
-        batches.cancel_join_thread()
     path = Path(flags.output_file)
     with atomic_path(path) as file:
         safetensors.torch.save_file({name: value.half() for name, value in model.official().items()}, file)
-    told = {name: value if isinstance(value, int | float) else str(value) for name, value in vars(flags).items()}
-    report({"benchmark": "tiny_torch", "flags": told, "history": history, "device": name_of(device)}, (), flags.output)
+    told = {name: value for name, value in vars(flags).items() if isinstance(value, int | float) or name == "mix"}
+    result = {"benchmark": "tiny_torch", "flags": told, "history": history, "device": name_of(device)}
+    report(result, ("torch", "numpy", "rjieba"), flags.output)
     return 0
 
 
 def name_of(device: str) -> str:
-    """Return what computes, and torch's version."""
-    return f"{torch.cuda.get_device_name() if device == 'cuda' else device}, torch {torch.__version__}"
+    """Return what computes."""
+    return str(torch.cuda.get_device_name()) if device == "cuda" else device
 
 
 def draw_pairs(flags: Any, folder: Path, batches: Any, stop: Any) -> None:
-    """Put the development sets and then batches of pairs, drawn by several processes, into the queue."""
+    """Put the development sets and then batches of pairs into the queue, until told to stop."""
     tokenizer = PegasusTokenizer(Path(flags.model_dir) / "vocab.txt")
     batches.put(development_sets(tokenizer, folder, flags.batch_tokens))
-    if not flags.minutes:
-        return
+    if flags.minutes:
+        draw_batches(tokenizer, folder, flags, batches, stop)
+    stop.wait()
+    os._exit(0)  # without waiting for somebody to take what is in the queue
+
+
+def draw_batches(tokenizer: PegasusTokenizer, folder: Path, flags: Any, batches: Any, stop: Any) -> None:
+    """Put batches of pairs, drawn by several processes, into the queue until told to stop."""
     texts, _ = load_texts(folder)
     kinds = Kinds(tokenizer, texts, random.Random(flags.seed))
     context = multiprocessing.get_context("fork")
@@ -133,7 +144,7 @@ def _draw(number: int, kinds: Kinds, tokenizer: PegasusTokenizer, flags: Any, ba
                 with contextlib.suppress(queue.Full):
                     batches.put(batch, timeout=1)
                     break
-    batches.cancel_join_thread()
+    os._exit(0)  # see above
 
 
 def padded(pairs: Sequence[tuple[list[int], list[int]]], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +157,7 @@ def padded(pairs: Sequence[tuple[list[int], list[int]]], shape: tuple[int, int])
 
 
 def development_sets(tokenizer: PegasusTokenizer, folder: Path, batch_tokens: int) -> dict[str, Any]:
-    """Return the titles of each development set, as many as a batch has rows, as ids."""
+    """Return ids of each development set, as many as a batch has rows (some twice where there are fewer) and titles."""
     shape = (256, 32)
     rows = rows_of(batch_tokens, *shape)
     sets = {
@@ -156,12 +167,12 @@ def development_sets(tokenizer: PegasusTokenizer, folder: Path, batch_tokens: in
         "news": list(read_examples(DATA_DIR / "valid.tsv")),
     }
     found = {}
-    for name, examples in sets.items():
-        examples = (examples * (rows // len(examples) + 1))[:rows]  # all sets have one shape
+    for name, whole in sets.items():
+        examples = (whole * (rows // len(whole) + 1))[:rows]  # all sets have one shape
         sources = tokenizer.encode_batch([each.content[:READ] for each in examples], shape[0])
         targets = tokenizer.encode_batch([each.title for each in examples], shape[1])
         pairs = padded(list(zip(sources, targets, strict=True)), shape)
-        found[name] = (*pairs, [each.title for each in examples[: min(rows, len(set(examples)))]])
+        found[name] = (*pairs, [each.title for each in whole[:rows]])
     return found
 
 
@@ -226,7 +237,9 @@ def take(batches: Any) -> Any:
     try:
         return batches.get(timeout=PATIENCE)
     except queue.Empty:
-        raise OptionError(f"no pairs came for {PATIENCE} s: see above why no process draws them") from None
+        raise OptionError(
+            f"no pairs came for {PATIENCE} s: the processes that draw them are slow, or ended for a reason told above"
+        ) from None
 
 
 def to_tensor(array: np.ndarray, device: str) -> Tensor:
@@ -236,7 +249,10 @@ def to_tensor(array: np.ndarray, device: str) -> Tensor:
 
 def mean_of(paths: Sequence[str]) -> dict[str, Tensor]:
     """Return the mean of the weights in files, waiting for those that are still to be written."""
-    while not all(map(os.path.exists, paths)):
+    end = time.monotonic() + AWAITED
+    while missing := [path for path in paths if not os.path.exists(path)]:
+        if time.monotonic() > end:
+            raise OptionError(f"weights must be files, got {missing[0]}, which has not come for {AWAITED} s")
         time.sleep(0.1)
     several = [safetensors.torch.load_file(path) for path in paths]
     return {name: torch.stack([each[name].float() for each in several]).mean(0) for name in several[0]}

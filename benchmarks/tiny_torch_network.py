@@ -1,6 +1,7 @@
 """The network that `tiny_torch.py` trains: T5 of a config in PyTorch, its weights by their official names.
 
-Products are computed in bfloat16; weights, norms, scores and softmax are float32.
+It is the shipped model's: gated gelu, the head tied to the embedding, no position bias in cross-attention. Products are
+computed in bfloat16; weights, norms, scores and softmax are float32.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t5_pegasus.config import ModelConfig
+from t5_pegasus.errors import OptionError
 from t5_pegasus.networks.description import DecoderBlock, EncoderBlock, RelativeBias, Stack
 from t5_pegasus.networks.t5_description import describe_t5
 
 COMPUTE = torch.bfloat16  # type of the products
 EPSILON, FAR_BELOW = 1e-6, -1e9
+# What the network has, whatever the sizes are.
+CONFIG = {
+    "hidden_act": ("gelu", "linear"),
+    "tie_word_embeddings": True,
+    "cross_position_bias": False,
+    "scale_output": True,
+    "layer_norm_epsilon": EPSILON,
+}
 
 
 def normalize(x: Tensor, scale: Tensor) -> Tensor:
@@ -41,7 +51,7 @@ def attend(
         mask: float32 [batch, 1, 1, keys], 0 or far below any score.
         dropout: share of the output that is set to 0.
         heads: attention heads.
-        weights: norm [hidden], and of q, k, v, o; q is that of scores divided by the square root of the head's size.
+        weights: norm [hidden], and of q, k, v, o; q is kept times the square root of the head's size.
     """
     scale, *kernels = weights
     h = normalize(x, scale)
@@ -95,6 +105,9 @@ class T5(nn.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, dropout: float, compiled: bool = False) -> None:
         super().__init__()
+        for name, value in CONFIG.items():
+            if getattr(config, name) != value:
+                raise OptionError(f"{name} in config.json must be {value}, got {getattr(config, name)}")
         self.description, self.config, self.dropout = describe_t5(config), config, dropout
         self.table = self.description.encoder.embedding.table
         inner, hidden = config.num_attention_heads * config.attention_head_size, config.hidden_size
