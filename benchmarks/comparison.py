@@ -5,7 +5,7 @@
     python benchmarks/comparison.py --check    # exit code 1 if a page is not up to date
 
 The model writes greedily, with 4 beams, with 16 drawn titles of which one is kept, and behind our own service, which is
-started here and asked by our client and by OpenAI's. Beside it, the same network trained from scratch,
+started here and asked by our client and by OpenAI's. Beside it, a network of about its size trained from scratch,
 which benchmarks/cross_position_bias.py leaves. Titles are kept in the report's folder, so a stopped run goes on.
 """
 

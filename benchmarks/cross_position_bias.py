@@ -5,9 +5,9 @@
     python benchmarks/cross_position_bias.py --check    # exit code 1 if a page is not up to date
 
 T5-PEGASUS adds the decoder's relative position bias to cross-attention, which Hugging Face's T5 cannot express. Both
-models have the tiny model's shape, vocabulary and decoding options, and `finetune.py` trains both from the same seed on
-csl/train.tsv in the folder that T5_PEGASUS_DATA names; ROUGE-L on rows of csl/dev.tsv chooses the epoch, and
-csl/test.tsv is scored with 4 beams. A stopped training goes on.
+models have the tiny model's shape (4 + 4 layers when the committed figures were made), vocabulary and decoding options,
+and `finetune.py` trains both from the same seed on csl/train.tsv in the folder that T5_PEGASUS_DATA names; ROUGE-L on
+rows of csl/dev.tsv chooses the epoch, and csl/test.tsv is scored with 4 beams. A stopped training goes on.
 """
 
 import json
