@@ -1,6 +1,6 @@
 """Titles after fine-tuning on a few pairs: the pretrained weights before they have seen a title of an abstract of CSL.
 
-    python benchmarks/tiny_few_shot.py --weights pretrained/model.ckpt --output benchmarks/results/tiny_few_shot.json
+    python benchmarks/tiny_few_shot.py --weights pretrained.safetensors --output benchmarks/results/tiny_few_shot.json
     python benchmarks/tiny_few_shot.py --tables    # the tables of docs/results.md and its Chinese page, from that file
     python benchmarks/tiny_few_shot.py --check     # exit code 1 if a page is not up to date
 
