@@ -10,7 +10,7 @@ from t5_pegasus.decoding.rerank import mbr
 from t5_pegasus.errors import OptionError
 from t5_pegasus.locations import TINY_MODEL_DIR
 
-SAMPLING = {"do_sample": True, "seed": 3, "num_return_sequences": 6, "max_new_tokens": 10}
+SAMPLING = {"do_sample": True, "temperature": 2.0, "seed": 3, "num_return_sequences": 6, "max_new_tokens": 10}
 
 
 def test_the_title_that_others_resemble_is_kept():
@@ -39,9 +39,7 @@ def test_one_of_the_titles_drawn_is_kept(sample_pairs, capsys):
     ((kept,),) = title.generate_n_best([content], rerank="mbr", **SAMPLING)
     assert kept.text == drawn[mbr(drawn)]
     assert title.generate(content, rerank="mbr", **SAMPLING) == kept.text
-    flags = [
-        word for name in ("seed", "num_return_sequences", "max_new_tokens") for word in (f"--{name}", SAMPLING[name])
-    ]
+    flags = [word for name, value in SAMPLING.items() if name != "do_sample" for word in (f"--{name}", value)]
     command = [content, "--model_dir", TINY_MODEL_DIR, "--do_sample", "--rerank", "mbr", *flags]
     assert write_titles.main([str(word) for word in command]) == 0
     assert capsys.readouterr().out.splitlines() == [kept.text]
