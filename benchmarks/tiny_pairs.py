@@ -108,13 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = PegasusTokenizer(flags.vocab_file)
     texts, counts = load_texts(folder)
     kinds = Kinds(tokenizer, texts, random.Random(flags.seed))
-    shares = MIXES[flags.mix]
-    start, end = [tokenizer.start_id], [tokenizer.end_id]
     with ShardWriter(flags.output_file, tokenizer.fingerprint) as writer:
         for _ in range(flags.num_pairs):
-            (kind,) = kinds.random.choices(list(shares), list(shares.values()))
-            source, target = kinds.table[kind]()
-            writer.add(start + source[:MAX_SOURCE] + end, start + target[:MAX_TARGET] + end)
+            writer.add(*kinds.draw(flags.mix))
     report({"mix": flags.mix, "pairs": flags.num_pairs, **counts}, ("numpy", "rjieba"), flags.output)
     return 0
 
@@ -209,6 +205,14 @@ class Kinds:
             "papers": self._titled(texts["papers"]),
             "assembled": self.assembled,
         }
+
+    def draw(self, mix: str) -> Pair:
+        """Draw a pair of a kind by the shares of a mix, cut, with [CLS] and [SEP]."""
+        shares = MIXES[mix]
+        (kind,) = self.random.choices(list(shares), list(shares.values()))
+        source, target = self.table[kind]()
+        start, end = self._tokenizer.start_id, self._tokenizer.end_id
+        return [start, *source[:MAX_SOURCE], end], [start, *target[:MAX_TARGET], end]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [ids[1:-1] for ids in self._tokenizer.encode_batch(texts)]

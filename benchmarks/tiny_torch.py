@@ -32,14 +32,15 @@ import numpy as np
 import safetensors.torch
 import torch
 from common import make_parser, report, require_public_data
-from tiny_pairs import MAX_SOURCE, MAX_TARGET, MIXES, READ, Kinds, held_out_sciences, lctt_articles, load_texts
+from tiny_pairs import MIXES, READ, Kinds, Pair, held_out_sciences, lctt_articles, load_texts
 from tiny_torch_network import COMPUTE, T5
 from torch import Tensor, nn
 
 from t5_pegasus import PegasusTokenizer, cli, read_examples
-from t5_pegasus.config import ModelConfig
-from t5_pegasus.errors import OptionError
-from t5_pegasus.files import atomic_path
+from t5_pegasus.config import ModelConfig, require_at_least, require_positive, require_share
+from t5_pegasus.decoding.inputs import pad
+from t5_pegasus.errors import CheckpointError, OptionError
+from t5_pegasus.files import atomic_path, check_target
 from t5_pegasus.locations import DATA_DIR, TINY_MODEL_DIR
 from t5_pegasus.metrics import score
 
@@ -49,7 +50,7 @@ SHAPES = ((128, 32), (128, 64), (256, 32), (256, 64))
 EMBEDDING, BIAS, NORM = 2.0, 1.0, 0.5
 MUON_STEPS, MOMENTUM = 5, 0.95
 WARM_UP = 0.03
-PATIENCE, AWAITED = 300, 600  # seconds to wait for pairs, and for weights that another run is to write
+PATIENCE = 300  # seconds to wait for pairs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("Train the shipped model's weights with torch.", repeated=False)
     parser.add_argument("--mix", choices=tuple(MIXES), required=True, help="shares of the kinds of pairs")
     parser.add_argument("--model_dir", default=TINY_MODEL_DIR, help="holds config.json and vocab.txt")
-    parser.add_argument(
-        "--weights", nargs="+", help="files whose mean to start from, awaited if not there; random if not given"
-    )
+    parser.add_argument("--weights", nargs="+", help="safetensors files whose mean to start from; random if not given")
     parser.add_argument("--output_file", required=True, help="safetensors file to write")
     parser.add_argument("--minutes", type=float, default=8.0, help="time to train, without compiling; 0 only scores")
     parser.add_argument("--batch_tokens", type=int, default=65_536, help="tokens of a step, with padding")
@@ -73,23 +72,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="compile the blocks: worth it on a GPU")
     flags = parser.parse_args(argv)
-    for name, least in (("minutes", 0), ("processes", 1), ("batch_tokens", 1), ("dropout", 0)):
-        if getattr(flags, name) < least:
-            raise OptionError(f"{name} must be at least {least}, got {getattr(flags, name)}")
-    folder, config = require_public_data(), ModelConfig.load(flags.model_dir)
+    require_at_least(flags, 0, "minutes", "decay")
+    require_at_least(flags, 1, "processes", "batch_tokens")
+    require_positive(flags, "rate")
+    require_share(flags, "dropout", "label_smoothing")
+    check_target(Path(flags.output_file))
+    folder = require_public_data()
+    torch.manual_seed(flags.seed)
+    model = T5(ModelConfig.load(flags.model_dir), flags.dropout, flags.compile)
+    if flags.weights:
+        model.load(mean_of(flags.weights, model))
     context = multiprocessing.get_context("fork")
     batches, stop = context.Queue(maxsize=64), context.Event()
     # Forked before CUDA is touched: a process that has touched it cannot be forked.
     context.Process(target=draw_pairs, args=(flags, folder, batches, stop)).start()
     try:
-        torch.manual_seed(flags.seed)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = T5(config, flags.dropout, flags.compile).to(device)
-        history = train(model, batches, flags, device)
+        history = train(model.to(device), batches, flags, device)
     finally:
         stop.set()
-    path = Path(flags.output_file)
-    with atomic_path(path) as file:
+    with atomic_path(flags.output_file) as file:
         safetensors.torch.save_file({name: value.half() for name, value in model.official().items()}, file)
     told = {name: value for name, value in vars(flags).items() if isinstance(value, int | float) or name == "mix"}
     result = {"benchmark": "tiny_torch", "flags": told, "history": history, "device": name_of(device)}
@@ -117,7 +119,7 @@ def draw_batches(tokenizer: PegasusTokenizer, folder: Path, flags: Any, batches:
     texts, _ = load_texts(folder)
     kinds = Kinds(tokenizer, texts, random.Random(flags.seed))
     context = multiprocessing.get_context("fork")
-    arguments = (kinds, tokenizer, flags, batches, stop)
+    arguments = (kinds, flags, batches, stop)
     workers = [context.Process(target=_draw, args=(number, *arguments)) for number in range(flags.processes)]
     for worker in workers:
         worker.start()
@@ -125,16 +127,11 @@ def draw_batches(tokenizer: PegasusTokenizer, folder: Path, flags: Any, batches:
         worker.join()
 
 
-def _draw(number: int, kinds: Kinds, tokenizer: PegasusTokenizer, flags: Any, batches: Any, stop: Any) -> None:
+def _draw(number: int, kinds: Kinds, flags: Any, batches: Any, stop: Any) -> None:
     kinds.random = random.Random(f"{flags.seed} {number}")
-    shares = MIXES[flags.mix]
-    waiting: dict[tuple[int, int], list[tuple[list[int], list[int]]]] = {shape: [] for shape in SHAPES}
+    waiting: dict[tuple[int, int], list[Pair]] = {shape: [] for shape in SHAPES}
     while not stop.is_set():
-        (kind,) = kinds.random.choices(list(shares), list(shares.values()))
-        source, target = (
-            [tokenizer.start_id, *ids[:limit], tokenizer.end_id]
-            for ids, limit in zip(kinds.table[kind](), (MAX_SOURCE, MAX_TARGET), strict=True)
-        )
+        source, target = kinds.draw(flags.mix)
         shape = next((w, n) for w, n in SHAPES if len(source) <= w and len(target) <= n + 1)
         waiting[shape].append((source, target))
         if len(waiting[shape]) == rows_of(flags.batch_tokens, *shape):
@@ -147,13 +144,10 @@ def _draw(number: int, kinds: Kinds, tokenizer: PegasusTokenizer, flags: Any, ba
     os._exit(0)  # see above
 
 
-def padded(pairs: Sequence[tuple[list[int], list[int]]], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def padded(pairs: Sequence[Pair], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return ids [pairs, width] of the sources and [pairs, length + 1] of the targets, padded with 0."""
-    arrays = [np.zeros((len(pairs), width), np.uint16) for width in (shape[0], shape[1] + 1)]
-    for row, pair in enumerate(pairs):
-        for array, ids in zip(arrays, pair, strict=True):
-            array[row, : len(ids)] = ids
-    return arrays[0], arrays[1]
+    sources, targets = zip(*pairs, strict=True)
+    return pad(sources, shape=(len(pairs), shape[0])), pad(targets, shape=(len(pairs), shape[1] + 1))
 
 
 def development_sets(tokenizer: PegasusTokenizer, folder: Path, batch_tokens: int) -> dict[str, Any]:
@@ -188,8 +182,6 @@ def train(model: T5, batches: Any, flags: Any, device: str) -> list[dict[str, fl
             model.loss(ids[:, :width], ids[:, width:], 0.0, True).backward()
             model.zero_grad(set_to_none=True)
         development.losses(model)
-    if flags.weights:
-        model.load(mean_of(flags.weights))
     upcoming: Any = take(batches) if flags.minutes else None  # the clock starts when there are pairs
     start, step, tokens, history = time.perf_counter(), 0, 0, list[dict[str, float]]()
     logged = 0.0
@@ -247,14 +239,18 @@ def to_tensor(array: np.ndarray, device: str) -> Tensor:
     return torch.from_numpy(array.astype(np.int64)).to(device)
 
 
-def mean_of(paths: Sequence[str]) -> dict[str, Tensor]:
-    """Return the mean of the weights in files, waiting for those that are still to be written."""
-    end = time.monotonic() + AWAITED
-    while missing := [path for path in paths if not os.path.exists(path)]:
-        if time.monotonic() > end:
-            raise OptionError(f"weights must be files, got {missing[0]}, which has not come for {AWAITED} s")
-        time.sleep(0.1)
-    several = [safetensors.torch.load_file(path) for path in paths]
+def mean_of(paths: Sequence[str], model: T5) -> dict[str, Tensor]:
+    """Return the mean of the weights in files. Raises CheckpointError for one that has not the model's."""
+    several = []
+    for path in paths:
+        try:
+            values = safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"weights must be safetensors files, got {path}: {error}") from error
+        for name, parameter in model.weights.items():
+            if name not in values or values[name].shape != parameter.shape:
+                raise CheckpointError(f"weights must fit config.json, got {path} without {name} {[*parameter.shape]}")
+        several.append(values)
     return {name: torch.stack([each[name].float() for each in several]).mean(0) for name in several[0]}
 
 
